@@ -10,7 +10,8 @@
     torchrun --nproc-per-node 2 -m reproduction evaluate --net voc-fcn8s --device cuda     processes share the images
 
 A net from --prototxt must name its inputs as the data set names its images, and must compute ``score`` for the labels
-``label`` and ``score_X`` for the labels ``X``.
+``label`` and ``score_X`` for the labels ``X``; or one of the options that describe a net is given, such as --mean, and
+then its one input and its output may have any names and sizes.
 
 The tool looks for the data where fcn fetch stores them and where the published archives unpack to:
 DATA/pascal/VOC2011, DATA/VOCdevkit/VOC2012 and so on; DATA may also be such a folder itself. With --out or --state, the
@@ -23,16 +24,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars
+from reproduction.commands.net_options import add_net_options, has_net_options, load_described_net
 from reproduction.commands.options import (
     add_data,
     add_device,
-    add_legacy_crop,
     add_max_pixels,
     add_precision,
     compiled,
@@ -47,9 +49,10 @@ from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import net_to_score
 from reproduction.fcn.reproduce.net_to_score import NetToScore
-from reproduction.fcn.scoring.evaluate import evaluate
+from reproduction.fcn.scoring.evaluate import Scorer, evaluate
 from reproduction.fcn.segment import any_net, segmenter
-from reproduction.fcn.segment.card import describe_choice
+from reproduction.fcn.segment.card import describe_choice, format_card
+from reproduction.fcn.segment.card_scorer import CardScorer
 from reproduction.report import evaluation
 from reproduction.report.gallery import Gallery
 
@@ -84,8 +87,9 @@ def find(args: argparse.Namespace) -> NetToScore:
     """
     if args.prototxt:
         return net_to_score.find_prototxt(
-            args.prototxt, args.weights, args.dataset, args.split, args.data, legacy_crop=args.legacy_crop
-        )
+            args.prototxt, args.weights, args.dataset, args.split, args.data, legacy_crop=args.legacy_crop,
+            any_names=has_net_options(args),
+        )  # fmt: skip
     if net_to_score.is_trained_folder(args.net):
         if args.weights is None and (chosen := describe_choice(segmenter.find_card(args.net), args.net)):
             note(chosen)
@@ -102,14 +106,14 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
             f"note: nothing in {args.data} says which images the published nets were trained on;"
             f" {dataset.split} may contain some of them."
         )
-    net = any_net.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
+    scorer, identity = _load_scorer(scored, args, ranks)
     with Bars(quiet=args.quiet or not ranks.is_first) as bars:
         move = bars("images", "image")
         try:
             found = evaluate(
-                compiled(net, precision(args)), dataset, device=ranks.device, out_dir=out, state=state,
+                scorer, dataset, device=ranks.device, out_dir=out, state=state,
                 colours=Gallery(dataset, out, scored.colours).colours,
-                weights_sha256=scored.weights_sha256, limit=args.limit, force=args.force,
+                weights_sha256=identity, limit=args.limit, force=args.force,
                 progress=lambda done, total, _: move(done, total), ranks=ranks,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -128,12 +132,23 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
     return 0
 
 
+def _load_scorer(scored: NetToScore, args: argparse.Namespace, ranks: Ranks) -> tuple[Scorer, str]:
+    """Load and compile the net; return it with a hash of its weights and, if options describe it, of its card."""
+    if not (args.prototxt and has_net_options(args)):
+        net = any_net.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
+        return compiled(net, precision(args)), scored.weights_sha256
+    about, net, _ = load_described_net(
+        args, str(ranks.device), prototxt_path=args.prototxt, quiet=args.quiet or not ranks.is_first
+    )
+    described = hashlib.sha256(f"{scored.weights_sha256} {format_card(about)}".encode()).hexdigest()
+    return CardScorer(about, compiled(net, precision(args)), scored.dataset), described
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evaluate", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--net", help=f"one of {', '.join(registry.NETS)}; or the folder that a training of --data left")
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
-    add_legacy_crop(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     add_data(parser)
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
@@ -154,4 +169,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_net_options(parser)
     return parser

@@ -92,13 +92,20 @@ def require_weights(parser: argparse.ArgumentParser, args: argparse.Namespace) -
                      " --legacy-crop are for a net of a prototxt: --net FILE.prototxt --weights FILE")  # fmt: skip
 
 
-def load_described_net(args: argparse.Namespace, device: str = "cpu", *, quiet: bool = False) -> AnyNet:
-    """Load the prototxt that ``args.net`` names, and print what was found in it unless ``quiet``.
+def has_net_options(args: argparse.Namespace) -> bool:
+    """Return whether one of the options of ``add_net_options`` is given, not counting ``--legacy-crop``."""
+    return read_net_options(args) != NetOptions(legacy_crop=args.legacy_crop)
+
+
+def load_described_net(
+    args: argparse.Namespace, device: str = "cpu", *, prototxt_path: Path | None = None, quiet: bool = False
+) -> AnyNet:
+    """Load a prototxt, that which ``args.net`` names if no path is given; print what was found in it unless ``quiet``.
 
     Raises:
         ReproductionError: If a file is missing, broken or of another net; see ``any_net.load_any_net``.
     """
-    made = load_any_net(args.net, args.weights, read_net_options(args), device=device)
+    made = load_any_net(prototxt_path or args.net, args.weights, read_net_options(args), device=device)
     for sentence in made.notes if not quiet else ():
         note(f"note: {sentence}")
     return made

@@ -8,11 +8,15 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from reproduction.caffe.formats import caffemodel, prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.commands import export, infer, start
 from reproduction.fcn.segment.any_net import NetOptions
 from reproduction.fcn.segment.classifier import Classifier
 from reproduction.fcn.segment.segmenter import Segmenter
+from tests.helpers import classifiers
 from tests.helpers.any_nets import ARGMAX, FC, write_net
+from tests.helpers.paths import GOLDEN
 
 
 @pytest.fixture
@@ -85,6 +89,40 @@ def test_a_net_is_exported_as_it_is(run, tmp_path):
     assert code == 0
     assert json.loads(out)["form"]["outputs"] == {"conv": "(N, 4, conv_axis2, conv_axis3)"}
     assert json.loads(out)["checked"][0]["inputs"] == {"data": [1, 3, 20, 24]}
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet50"])
+def test_a_thin_classifier_goes_to_onnx_and_to_classes(run, tmp_path, name):
+    prototxt.dump(classifiers.NETS[name](32), tmp_path / "deploy.prototxt")
+    caffemodel.dump(classifiers.net(name, 32).to_proto(), tmp_path / "w.caffemodel")
+    code, out, err = run(export, "deploy.prototxt", "--weights", "w.caffemodel")
+    assert (code, err) == (0, "")
+    side = 227 if name == "alexnet" else 224
+    assert out.splitlines()[1].startswith(f"  data (N, 3, {side}, {side}) -> ")
+    code, out, _ = run(
+        infer, "photo.png", "--net", "deploy.prototxt", "--weights", "w.caffemodel", "--mean", "104,117,123"
+    )
+    assert code == 0
+    assert len(out.splitlines()) == 6
+
+
+def test_a_thin_u_net_goes_to_onnx_and_to_labels(run, tmp_path):
+    spec = prototxt.load_net(GOLDEN / "unet.prototxt")[0]
+    for layer in spec.layer:
+        if layer.type in ("Convolution", "Deconvolution") and layer.convolution_param.num_output > 2:
+            layer.convolution_param.num_output //= 16
+            layer.convolution_param.weight_filler.type = "xavier"
+    prototxt.dump(spec, tmp_path / "deploy.prototxt")
+    shapes = {"data": (1, 1, 220, 220)}
+    caffemodel.dump(Net(spec, inputs=shapes, seed=1).to_proto(), tmp_path / "w.caffemodel")
+    given = ("deploy.prototxt", "--weights", "w.caffemodel", "--size", "220")
+    code, out, _ = run(export, *given)
+    assert code == 0
+    assert out.splitlines()[1] == "  data (N, 1, H, W) -> score (N, 2, score_axis2, score_axis3)"
+    code, out, _ = run(infer, "photo.png", "--net", *given)
+    assert code == 0
+    with Image.open("segmented/photo.png") as labels:
+        assert labels.size == (30, 20)
 
 
 def test_a_net_is_exported_with_its_preprocessing(run, tmp_path):

@@ -18,13 +18,17 @@ from reproduction.caffe.formats import prototxt
 from reproduction.commands import start
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.images import caffe_input
 from reproduction.fcn.nets import mini_nets, published_nets
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import any_net
+from reproduction.fcn.segment.any_net import NetOptions, load_any_net
+from reproduction.fcn.segment.card_scorer import CardScorer
+from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.fcn.train import custom_nets
 from reproduction.report import record
+from tests.helpers import any_nets, dataset_trees, small_mini_voc
 from tests.helpers import custom_folders as folders
-from tests.helpers import dataset_trees, small_mini_voc
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tool import run_tool
 
@@ -256,6 +260,25 @@ def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
     assert second["scores"] == first["scores"]
     assert (second["net"], second["dataset"]) == (str(tmp_path / "deploy.prototxt"), "mini")
     assert record.load_report(tmp_path / "report/scores.json").set == "mini"
+    text = (tmp_path / "deploy.prototxt").read_text().replace('"data"', '"image"').replace('"score"', '"classes"')
+    (tmp_path / "deploy.prototxt").write_text(text)
+    described = run_tool("evaluate", *own, *same, "--mean", "104.00699,116.66877,122.67892", "--size", "96x128")
+    assert described.returncode == 0, described.stderr
+    third = json.loads(described.stdout)["scores"]["label"]
+    assert third["mean_iu"] == pytest.approx(first["scores"]["label"]["mean_iu"], abs=0.1)
+    assert third["mean_iu"] != first["scores"]["label"]["mean_iu"], "images were resized"
+
+
+def test_card_scorers_compute_what_the_net_computes(drawn, tmp_path):
+    dataset = datasets.open_split("mini", "val", drawn / "data", ["data", "label"])
+    sample = {"data": torch.from_numpy(dataset[0]["data"])[None]}
+    for layers in ("", any_nets.ARGMAX):
+        options = NetOptions(mean=(1, 2, 3))
+        about, net, _ = load_any_net(*any_nets.write_net(tmp_path, layers), options)
+        found = CardScorer(about, net, dataset)(sample, blobs=["score"])["score"]
+        rgb = caffe_input.read_rgb(dataset.file("data", dataset.ids[0]))
+        want = Segmenter.from_prototxt(*any_nets.write_net(tmp_path, layers), options)(rgb).labels
+        assert np.array_equal(found[0].argmax(0).numpy(), want)
 
 
 def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, tmp_path):

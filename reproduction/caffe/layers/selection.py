@@ -29,6 +29,7 @@ class Filter(Layer):
 
     bottoms = (2, None)
     tops = (1, None)
+    sizes_vary = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that there is one top for each bottom except the selector."""

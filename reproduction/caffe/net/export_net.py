@@ -179,6 +179,9 @@ def output_axes(net: Net, plan: ExportPlan) -> dict[str, list[int | str]]:
     """
     own = {name: list(net.blob_shapes[name]) for name in plan.outputs}
     named: dict[str, list[int | str]] = {name: [*shape] for name, shape in own.items()}
+    layers = [net.layer_at(node) for node in net.graph.find_needed(plan.outputs)]
+    if any(layer is not None and layer.sizes_vary for layer in layers):
+        return {name: [f"{name}_axis{i}" for i in range(len(shape))] for name, shape in own.items()}
     others = {f"{size}": _resize(plan.shapes, batch=size) for size in (1, 2) if plan.free_batch}
     others |= {"sizes": _resize(plan.shapes, step=STEP)} if plan.free_sizes else {}
     for which, shapes in others.items():

@@ -116,11 +116,19 @@ def find_trained(folder: Path, data: StrPath, split: str | None = None, weights:
 
 
 def find_prototxt(
-    path: Path, weights: Path, dataset: str, split: str, data: StrPath, *, legacy_crop: bool = False
+    path: Path,
+    weights: Path,
+    dataset: str,
+    split: str,
+    data: StrPath,
+    *,
+    legacy_crop: bool = False,
+    any_names: bool = False,
 ) -> NetToScore:
     """Return a net of any prototxt with its weights, and a data set to score it on.
 
-    Each input of the net must have the name of a kind of image in the data set, such as ``data`` or ``color``.
+    Each input of the net must have the name of a kind of image in the data set, such as ``data`` or ``color``, unless
+    ``any_names`` is set.
 
     Args:
         path: The prototxt, without a data layer.
@@ -130,13 +138,17 @@ def find_prototxt(
         data: The data root.
         legacy_crop: Whether Crop layers without an offset align their bottoms, as in the Caffe of 2015; see
             ``prototxt.load_net``.
+        any_names: Whether the net takes the colour images of the data set, whatever its input is called; see
+            ``card_scorer.CardScorer``.
 
     Raises:
         ReproductionError: If a file is missing or invalid, or the data set has no such images.
     """
     net_param = prototxt.load_net(path, legacy_crop=legacy_crop)[0]
-    inputs = [node.tops for node in graph.build_graph(net_param, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(dataset)
+    inputs: list[tuple[str, ...]] = [("color",) if kind and "color" in kind.kinds else ("data",)]
+    if not any_names:
+        inputs = [node.tops for node in graph.build_graph(net_param, Phase.TEST).nodes if node.type == "Input"]
     tops = [*chain(*inputs), *(kind.kind_classes if kind else ())]
     opened = datasets.open_split(dataset, split, data, tops)
     return NetToScore(str(path), net_param, weights, opened, _set_name(opened))

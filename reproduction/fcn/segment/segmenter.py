@@ -27,9 +27,9 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import registry
 from reproduction.fcn.scoring.evaluate import Scorer
-from reproduction.fcn.segment import any_net, batches, preprocess, read_images
+from reproduction.fcn.segment import any_net, batches, net_labels, preprocess, read_images
 from reproduction.fcn.segment.any_net import NetOptions
-from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, CardLabels, load_card, published_card
+from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, load_card, published_card
 from reproduction.fcn.segment.read_images import Picture, Pictures
 from reproduction.fcn.segment.segmentation import Segmentation
 
@@ -350,7 +350,7 @@ class Segmenter:
     def _segmentation(self, top: str, score_map: Tensor, read: SegmenterInput, *, scores: bool) -> Segmentation:
         told = self.card.labels[top]
         if told.holds == "labels":
-            labels = _labels_of(score_map, told, read.size)
+            labels = net_labels.labels_of(score_map, told, read.size)
         else:
             if tuple(score_map.shape[2:]) != read.size:  # the image was resized, or the net shrinks it
                 score_map = F.interpolate(score_map, read.size, mode="bilinear", align_corners=False)
@@ -367,23 +367,6 @@ class Segmenter:
             read.name,
             f"{self.card.net} recognizes {self.card.knows}" if self.card.knows else "",
         )
-
-
-def _labels_of(label_map: Tensor, told: CardLabels, size: tuple[int, int]) -> Tensor:
-    """Return the labels that a net computes itself, (1, 1, H, W) or (1, H, W), as (H, W) of the image's size.
-
-    Raises:
-        NetError: If the blob is not a label map, or holds a label without a class.
-    """
-    labels = label_map.reshape(1, 1, *label_map.shape[-2:]) if label_map.numel() else label_map
-    if label_map.shape != labels.shape and label_map.shape != labels.shape[1:]:
-        raise NetError(f"blob {told.score!r} is not a label map", got=tuple(label_map.shape), want="(1, 1, H, W)")
-    if tuple(labels.shape[2:]) != size:
-        labels = F.interpolate(labels.float(), size, mode="nearest-exact")
-    if not ((labels >= 0) & (labels < len(told.classes))).all():
-        got, want = f"{float(labels.max()):g}", f"0 to {len(told.classes) - 1}"
-        raise NetError(f"blob {told.score!r} holds a label without a class", got=got, want=want)
-    return labels[0, 0]
 
 
 def _main(segmentations: Mapping[str, Segmentation]) -> Segmentation:

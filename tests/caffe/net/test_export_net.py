@@ -72,6 +72,15 @@ def test_axes_are_free_where_the_net_allows_it(layers, free, inputs, outputs):
     assert all(each.worst < 2e-6 and not each.equal for each in checked)
 
 
+def test_outputs_that_depend_on_values_have_no_fixed_size():
+    net = net_of(
+        'layer { name: "f" type: "Filter" bottom: "data" bottom: "keep" top: "f" }', ("data", (3, 2)), ("keep", (3,))
+    )
+    model, plan, run = exported(net)
+    assert axes(model.graph.output) == {"f": ["f_axis0", "f_axis1"]}
+    assert len(export_net.check_export(net, plan, run)) == 2
+
+
 def test_several_inputs_and_chosen_outputs_keep_their_names():
     layers = (
         CONV
