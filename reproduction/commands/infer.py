@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             segmenter = _load_known_net(args, ranks)
         weights = fingerprint(segmenter.card, segmenter.net)
-        segmenter.scorer = compiled(segmenter.net, precision(args), steady=True)
+        # Files of many images must not depend on which of them are there already. It delays the first image.
+        segmenter.scorer = compiled(segmenter.net, precision(args), steady=len(jobs) > 1)
         return segment(segmenter, jobs, options, weights, ranks, args)
 
 

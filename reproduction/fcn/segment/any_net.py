@@ -136,7 +136,7 @@ def load_bare_net(
             images = {name: shape for name in net.inputs if len(shape := net.blob_shapes[name]) == 4}
             given |= {name: (*shape[:2], *options.size) for name, shape in images.items()}
             net = Net(net_param, inputs=given)
-    except NetError as error:
+    except ReproductionError as error:  # such as that of a data layer whose database is not there
         if error.remedy.startswith("Pass inputs="):
             error.advise("Use the deploy net, or give the shapes of what the layer reads: --input-shape NAME=N,C,H,W.")
         raise error.at(str(prototxt_path)) from None

@@ -198,7 +198,7 @@ def test_a_net_that_reads_its_own_data_is_fed(tmp_path):
     shapes = {"data": (1, 3, 8, 8), "label": (1,)}
     net = Net(prototxt.loads(text, NetParameter), inputs=shapes)
     caffemodel.dump(net.to_proto(), tmp_path / "n.caffemodel")
-    with pytest.raises(NetError, match="Use the deploy net, or give the shapes of what the layer reads: --input-shape"):
+    with pytest.raises(ReproductionError, match="Use the deploy net, or give the shapes of what the layer reads: --in"):
         load_any_net(tmp_path / "n.prototxt", tmp_path / "n.caffemodel")
     options = NetOptions(labels_blob="fc", input_shapes=shapes)
     made, _, _ = load_any_net(tmp_path / "n.prototxt", tmp_path / "n.caffemodel", options)
