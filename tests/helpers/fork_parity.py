@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from reproduction import pycaffe as caffe
-from reproduction.caffe.formats import prototxt, upgrade
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
+from reproduction.caffe.schema import Phase
 from reproduction.pycaffe.net import net as pycaffe_net
 from tests.helpers.parity import relative
 from tests.helpers.paths import GOLDEN
@@ -110,20 +110,3 @@ def plain_net(case: str, folder: Path) -> tuple[Net, dict[str, np.ndarray]]:
     net = Net(prototxt.load_net(folder / "net.prototxt")[0], Phase.TEST).eval()
     net.load_state_dict(module.state_dict())
     return net, {f"in{i}": bottom for i, bottom in _numbered(_recorded()[1][case], "bottom").items()}
-
-
-def split_batch_norm_error(case: str, folder: Path) -> float:
-    """Return the error of the top of a BatchNorm layer of NVIDIA Caffe, whose weights are those of its five blobs."""
-    arrays = _recorded()[1][case]
-    (bottom,) = _numbered(arrays, "bottom").values()
-    dims = " ".join(f"dim: {size}" for size in bottom.shape)
-    head = f'layer {{ name: "in0" type: "Input" top: "in0" input_param {{ shape {{ {dims} }} }} }}\n'
-    (folder / "net.prototxt").write_text(head + fork_cases()[case])
-    net = Net(prototxt.load_net(folder / "net.prototxt")[0], Phase.TEST).eval()
-    weights = NetParameter(layer=[LayerParameter(name=case, type="BatchNorm")])
-    for values in _numbered(arrays, "param").values():
-        blob = weights.layer[0].blobs.add()
-        blob.shape.dim, blob.data = list(values.shape), values
-    upgrade.upgrade_net(weights)
-    net.copy_from(weights)
-    return relative(net({"in0": bottom})["out0"].detach().numpy(), arrays["top/0"])

@@ -100,22 +100,23 @@ def copy_blobs(
     """
     matched: list[tuple[Tensor, Floating]] = []
     report = CopyReport()
-    owned = _find_owned(source, params, suffix)
-    for layer in source.layer:
-        name, found = layer.name + suffix, list(layer.blobs)
+    stored = _list_stored(source, params, suffix)
+    owned = _find_owned(stored, params, suffix)
+    for layer_name, found in stored:
+        name, count = layer_name + suffix, len(found)
         if name not in params:
             if found:
-                _check_scale(layer.name, params, path)
-                report.ignored.append(layer.name)
+                _check_scale(layer_name, params, path)
+                report.ignored.append(layer_name)
             continue
         targets = params[name]
         found += [BlobProto() for target in targets[len(found) :] if id(_find_base(target)) in owned]
         if reshape:
-            report.ignored.extend(f"{layer.name} {i}" for i in range(len(targets), len(found)))
+            report.ignored.extend(f"{layer_name} {i}" for i in range(len(targets), len(found)))
         elif len(found) != len(targets):
             want = f"{len(targets)}, as the net"
             problem = f"layer {name!r} has another number of blobs"
-            raise WeightsError(problem, path=path, got=len(layer.blobs), want=want)
+            raise WeightsError(problem, path=path, got=count, want=want)
         for i, (target, blob) in enumerate(zip(targets, found, strict=False)):
             if blob.is_empty() and id(_find_base(target)) in owned:
                 continue
@@ -152,7 +153,26 @@ def _list_untouched(report: CopyReport, params: Params, owned: set[int], path: S
             report.untouched.append(name)
 
 
-def _find_owned(source: NetParameter, params: Params, suffix: str) -> set[int]:
+def _list_stored(source: NetParameter, params: Params, suffix: str) -> list[tuple[str, list[BlobProto]]]:
+    """Return the name and the blobs of each layer of the source.
+
+    A scale and bias that were split off a BatchNorm layer are returned with its blobs if the net has all in one layer.
+    """
+    scales = {
+        layer.name.removesuffix(SPLIT_OFF): list(layer.blobs)
+        for layer in source.layer
+        if layer.name.endswith(SPLIT_OFF) and layer.name + suffix not in params
+    }
+    stored = []
+    for layer in source.layer:
+        name = layer.name.removesuffix(SPLIT_OFF)
+        joined = len(params.get(name + suffix, ())) == 5 and name in scales
+        if not joined or layer.name == name:
+            stored.append((layer.name, [*layer.blobs, *(scales[name] if joined else ())]))
+    return stored
+
+
+def _find_owned(stored: Sequence[tuple[str, Sequence[BlobProto]]], params: Params, suffix: str) -> set[int]:
     """Return the ids of the parameters for which the source has values.
 
     HDF5 files store a shared parameter once, in its owner layer. In the other layers its blob is empty or, if it is the
@@ -160,8 +180,8 @@ def _find_owned(source: NetParameter, params: Params, suffix: str) -> set[int]:
     """
     return {
         id(_find_base(target))
-        for layer in source.layer
-        for target, blob in zip(params.get(layer.name + suffix, ()), layer.blobs, strict=False)
+        for name, found in stored
+        for target, blob in zip(params.get(name + suffix, ()), found, strict=False)
         if not blob.is_empty()
     }
 

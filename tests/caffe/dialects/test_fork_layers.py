@@ -10,24 +10,17 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.net import onnx_export
 from reproduction.caffe.schema import Message
-from tests.helpers.fork_parity import fork_cases, fork_layer_errors, layer_type, plain_net, split_batch_norm_error
+from tests.helpers.fork_parity import fork_cases, fork_layer_errors, layer_type, plain_net
 from tests.helpers.parity import LAYER_TOLERANCE, relative
 
 Message.import_late_fields()
-# The scale and bias of these BatchNorm layers are in a Scale layer here; see ``dialects.nvidia.weights``.
-SPLIT = {"nvbn_test", "nvbn_train", "nvbn_fillers"}
-KNOWN = [case for case in fork_cases() if layer_type(case) in LAYERS and case not in SPLIT]
+KNOWN = [case for case in fork_cases() if layer_type(case) in LAYERS]
 
 
 @pytest.mark.parametrize("case", KNOWN)
 def test_a_layer_of_a_fork_gives_its_values_and_gradients(tmp_path, case):
     errors = fork_layer_errors(case, tmp_path)
     assert max(errors.values()) <= LAYER_TOLERANCE, errors
-
-
-@pytest.mark.parametrize("case", ["nvbn_test", "nvbn_fillers"])
-def test_a_batch_norm_with_scale_and_bias_gives_nvidias_values_from_its_two_layers(tmp_path, case):
-    assert split_batch_norm_error(case, tmp_path) <= LAYER_TOLERANCE
 
 
 @pytest.mark.parametrize("case", [case for case in KNOWN if "phase:TRAIN" not in fork_cases()[case]])

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe.errors import CaffemodelError, NetError, ReproductionError, WeightsError
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, WeightsError
 from reproduction.caffe.formats import blobs, caffemodel, prototxt, upgrade, weights
 from reproduction.caffe.formats.wire_reader import varint
 from reproduction.caffe.net import net
-from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
 from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.proto import caffe_pb2
@@ -155,26 +154,42 @@ def upgraded(text: str) -> NetParameter:
     return found
 
 
-def test_the_scale_layer_has_the_fillers_the_rules_and_the_rates_of_the_fork():
+def test_a_stored_layer_keeps_its_rules_and_has_the_rates_of_the_fork():
     rules = 'include { phase: TRAIN } param { name: "m" } param { } param { lr_mult: 3 } param { name: "s" lr_mult: 0 }'
-    fillers = 'scale_filler { type: "constant" value: 3 } bias_filler: { value: 2 }; engine: CUDNN, eps: 0.001'
-    batch_norm, scale = upgraded(BN % (fillers, rules)).layer[1:]
+    found = prototxt.loads(BN % ("engine: CUDNN, eps: 1e-9 use_global_stats: true", rules), NetParameter)
+    found.layer[1].blobs.extend(blobs.from_array(values) for values in NEWER)
+    assert upgrade.upgrade_net(found) == ["The scale and bias of 'bn' became Scale layers.", *found.layer[3:]]
+    batch_norm, scale = found.layer[1:]
+    for layer in (batch_norm, scale):
+        layer.clear("blobs")
     assert prototxt.dumps(batch_norm) == prototxt.dumps(
         prototxt.loads(
             'name: "bn" type: "BatchNorm" bottom: "data" top: "bn" include { phase: TRAIN } '
             'param { name: "m" lr_mult: 0 decay_mult: 0 } param { lr_mult: 0 decay_mult: 0 } '
-            "param { lr_mult: 0 decay_mult: 0 } batch_norm_param { eps: 0.001 }",
+            "param { lr_mult: 0 decay_mult: 0 } batch_norm_param { moving_average_fraction: 0.999 eps: 1e-5 }",
             LayerParameter,
         )
     )
     assert prototxt.dumps(scale) == prototxt.dumps(
         prototxt.loads(
             'name: "bn/scale_bias" type: "Scale" bottom: "bn" top: "bn" include { phase: TRAIN } '
-            'param { name: "s" lr_mult: 1 decay_mult: 1 } scale_param { filler { type: "constant" value: 3 } '
-            "bias_term: true bias_filler { value: 2 } }",
+            'param { name: "s" lr_mult: 1 decay_mult: 1 } scale_param { bias_term: true }',
             LayerParameter,
         )
     )
+
+
+def test_a_net_with_scale_and_bias_is_saved_and_loaded(tmp_path):
+    (tmp_path / "n.prototxt").write_text(BN % ("scale_bias: true", ""))
+    first = net.load(tmp_path / "n.prototxt")
+    with torch.no_grad():
+        for blob, values in zip(first.params["bn"], NEWER, strict=True):
+            blob.copy_(torch.from_numpy(values))
+    caffemodel.dump(first.to_proto(), tmp_path / "w.caffemodel")
+    second = net.load(tmp_path / "n.prototxt", tmp_path / "w.caffemodel")
+    for got, want in zip(second.params["bn"], first.params["bn"], strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    assert [spec.lr_mult for spec in second.param_specs["bn"]] == [0, 0, 0, 1, 1]
 
 
 def test_batch_norm_of_bvlc_stays_as_it_is():
@@ -184,8 +199,6 @@ def test_batch_norm_of_bvlc_stays_as_it_is():
     assert len(upgraded(BN % ("scale_bias: false", "")).layer) == 2
 
 
-def test_a_fork_s_field_that_was_not_translated_is_an_error():
-    with pytest.raises(NetError, match=r"'scale_bias' is a field of a fork of Caffe\. Call upgrade"):
-        Net(prototxt.loads(BN % ("scale_bias: true", ""), NetParameter))
-    with pytest.raises(ReproductionError, match=r"ScaledBatchNormParameter\.scale_bias; got 'maybe'"):
+def test_a_wrong_value_is_an_error():
+    with pytest.raises(ReproductionError, match=r"BatchNormParameter\.scale_bias; got 'maybe'"):
         prototxt.loads(BN % ("scale_bias: maybe", ""), NetParameter)

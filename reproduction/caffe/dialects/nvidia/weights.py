@@ -1,7 +1,7 @@
 """The weights of NVIDIA Caffe 0.16 and later, DIGITS 6 among them, and the BatchNorm layers of 0.14 to 0.17.
 
 A blob is stored as bytes, ``raw_data``, of the type ``raw_data_type``. A BatchNorm layer may have a scale and a bias.
-In nets and in files of weights, such a layer is split into BVLC's BatchNorm layer and a Scale layer after it, named
+In files of weights, such a layer is split into BVLC's BatchNorm layer and a Scale layer after it, named
 ``<name>/scale_bias``. The blobs of such a layer are scale, bias, mean, variance and one number in 0.14 and 0.15, and
 mean, variance, one number, scale and bias since 0.16. The fork ignores that number; BVLC divides mean and variance by
 it, so it is set to 1. The fields 145 to 148 of a layer, the types in which it computes, do not change weights; they
@@ -25,13 +25,11 @@ from reproduction.caffe.schema import (
     BatchNormParameter,
     BlobProto,
     BlobShape,
-    Engine,
-    FillerParameter,
     LayerParameter,
     NetParameter,
     ScaleParameter,
 )
-from reproduction.caffe.schema.field import Field, boolean, choice, nested
+from reproduction.caffe.schema.field import Field, choice
 from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import LENGTH, ScalarType
 from reproduction.caffe.typing import Array, Floats, UInt8
@@ -66,15 +64,6 @@ class RawBlobProto(Message):
     raw_diff_type = choice(11, RawType)
     raw_data: Field[Array] = Field(12, kind=_OCTETS, repeated=True, packed=True, array=True)
     raw_diff: Field[Array] = Field(13, kind=_OCTETS, repeated=True, packed=True, array=True)
-
-
-class ScaledBatchNormParameter(Message):
-    """The fields that NVIDIA Caffe adds to BatchNormParameter, for layers that also scale and shift."""
-
-    scale_filler = nested(5, FillerParameter)
-    bias_filler = nested(6, FillerParameter)
-    scale_bias = boolean(7)
-    engine = choice(15, Engine, Engine.DEFAULT)
 
 
 def raw_values(blob: BlobProto, path: StrPath) -> Floats | None:
@@ -141,9 +130,10 @@ def _convert_raw_blob(layer: LayerParameter, i: int) -> bool:
 
 
 def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
-    """Split BatchNorm layers that also scale and shift into BVLC's BatchNorm and Scale layers, in place.
+    """Split stored BatchNorm layers that also scale and shift into BVLC's BatchNorm and Scale layers, in place.
 
-    The blobs of all BatchNorm layers get the shape (C,), which BVLC Caffe uses.
+    The blobs of all BatchNorm layers get the shape (C,), which BVLC Caffe uses. A layer without blobs, as in a
+    prototxt, stays whole: ``batch_norm.BatchNorm`` computes it, and takes its scale and bias from the Scale layer.
 
     Args:
         net: the net, in the current form.
@@ -159,11 +149,8 @@ def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
             continue
         for blob in layer.blobs:
             _flatten(blob)
-        param = layer.batch_norm_param
-        extra = caffemodel.loads(param.unknown, ScaledBatchNormParameter)
-        param.unknown = extra.unknown
-        if extra.scale_bias or extra.has("scale_filler") or extra.has("bias_filler") or len(layer.blobs) == 5:
-            layers.append(_split_scale(layer, extra))
+        if len(layer.blobs) == 5:
+            layers.append(_split_scale(layer))
             split.append(layer.name)
     net.layer = layers  # type: ignore[assignment]
     return [f"The scale and bias of {upgrade.quote_names(split)} became Scale layers."] if split else []
@@ -178,7 +165,7 @@ def _flatten(blob: BlobProto) -> None:
         blob.shape = BlobShape(dim=[shape[1]])
 
 
-def _split_scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParameter:
+def _split_scale(layer: LayerParameter) -> LayerParameter:
     """Move the scale and bias of a BatchNorm layer to a new Scale layer, and return that layer."""
     scale = LayerParameter(name=layer.name + upgrade.SPLIT_OFF, type="Scale", bottom=layer.top, top=layer.top)
     scale.line = layer.line
@@ -187,28 +174,23 @@ def _split_scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> Laye
     if layer.has("phase"):
         scale.phase = layer.phase
     scale.scale_param = ScaleParameter(bias_term=True)
-    if extra.has("scale_filler"):
-        scale.scale_param.filler = extra.scale_filler
-    if extra.has("bias_filler"):
-        scale.scale_param.bias_filler = extra.bias_filler
-    param = layer.batch_norm_param
     # The fork has this lower limit of eps, and uses the stored statistics in the TEST phase only.
-    param.eps = max(param.eps, _LEAST_EPS)
-    param.clear("use_global_stats")
+    layer.batch_norm_param = BatchNormParameter(
+        eps=max(layer.batch_norm_param.eps, _LEAST_EPS),
+        moving_average_fraction=layer.batch_norm_param.moving_average_fraction,
+    )
     scale.param.extend(layer.param[3:5])
     del layer.param[3:]
     for spec, rate in [*((each, 0.0) for each in layer.param), *((each, 1.0) for each in scale.param)]:
         spec.lr_mult = spec.decay_mult = rate
-    if len(layer.blobs) == 5:
-        # In the older order the last blob is the number, of shape (1,). With one channel the bias has this shape too;
-        # then the fork also assumes the older order.
-        older = blobs.shape(layer.blobs[4]) == (1,)
-        scale.blobs.extend(layer.blobs[:2] if older else layer.blobs[3:])
-        layer.blobs[:] = [*layer.blobs[2 * older : 2 * older + 2], blobs.from_array(np.ones(1, np.float32))]
+    # In the older order the last blob is the number, of shape (1,). With one channel the bias has this shape too;
+    # then the fork also assumes the older order.
+    older = blobs.shape(layer.blobs[4]) == (1,)
+    scale.blobs.extend(layer.blobs[:2] if older else layer.blobs[3:])
+    layer.blobs[:] = [*layer.blobs[2 * older : 2 * older + 2], blobs.from_array(np.ones(1, np.float32))]
     return scale
 
 
 BlobProto.dialects += (RawBlobProto,)
-BatchNormParameter.dialects += (ScaledBatchNormParameter,)
 blobs.STORAGES.append(raw_values)
 upgrade.TRANSLATIONS += [convert_raw_data, split_batch_norms]
