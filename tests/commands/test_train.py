@@ -17,6 +17,7 @@ from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.training.events import Step
 from reproduction.commands import start
+from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file, recipes, training
 from tests.helpers import annotated_folders, custom_folders, small_mini_voc, small_trainings
@@ -125,8 +126,8 @@ def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatc
         (
             ["--net", "voc-fcn32s"],
             (
-                "no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights of vgg16, which are"
-                " missing. Fetch them with `fcn fetch vgg16`, or name their file with --init."
+                "no home/weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights of vgg16, which"
+                " are missing. Fetch them with `fcn fetch vgg16`, or name their file with --init."
             ),
         ),
         (
@@ -162,7 +163,9 @@ def test_pictures_of_ones_own_are_taken_with_their_classes_beside_them(tool, tmp
     Path("names.txt").write_text("background\ncat\ndog\n")
     code, out, err = tool("--data", "photos", "--classes", "names.txt", "--net", "voc-fcn32s")
     assert (code, out) == (1, "")
-    assert err.startswith("error: no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights")
+    assert err.startswith(
+        "error: no home/weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights"
+    )
 
 
 @pytest.mark.parametrize("net", ["voc-fcn32s", "mini-fcn32s"])
@@ -197,7 +200,8 @@ def test_what_to_train_must_be_said_once(tool, where):
         assert err.endswith("is not 1 or more\n")
 
 
-def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path):
+def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path, monkeypatch):
+    monkeypatch.setattr(local_files, "INCLUDED_WEIGHTS", tmp_path / "nothing included")
     code, out, err = tool("--net", "mini-fcn16s", *where)
     assert (code, out) == (1, "")
     assert err == (

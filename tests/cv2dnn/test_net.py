@@ -145,7 +145,7 @@ def test_the_caller_may_change_the_array_after_setting_it():
     ("use", "text"),
     [
         (lambda net: net.setInput(np.ones((1, 3, 8, 10)), "dta"), "no input 'dta'; want one of ['data']. Did you mean"),
-        (lambda net: net.forward(), "input 'data' is missing; got [], want ['data']."),
+        (lambda net: net.forward(), "input 'data' is missing; got no inputs, want data."),
         (lambda net: net.forward("sofmax"), "the net has no layer 'sofmax'."),
         (lambda net: net.getLayer(0), "the net has no layer 0."),
         (lambda net: net.getParam("c", 2), "layer 'c' has no parameter 2; want less than 2."),

@@ -51,7 +51,7 @@ def visit(browser, pages):
     opened, wrong = [], []
 
     def go(name="index.html", viewport=WIDE, **context):
-        tab = browser.new_page(viewport=viewport, **context)
+        tab = browser.new_page(viewport=viewport, reduced_motion="reduce", **context)
         tab.on("console", lambda message: wrong.append(message.text))
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)

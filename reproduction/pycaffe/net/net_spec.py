@@ -216,10 +216,12 @@ def param_name_dict() -> dict[str, str]:
     """Return a dict from the names of layers' messages to the names of their fields in ``LayerParameter``.
 
     The endings ``Parameter`` and ``_param`` are left out: for example, ``ConvolutionParameter`` is the type of the
-    field ``convolution_param``, so that ``Convolution`` maps to ``convolution``.
+    field ``convolution_param``, so that ``Convolution`` maps to ``convolution``. If a fork's field has a message of
+    BVLC Caffe, as ``relu6_param`` has, the message maps to BVLC's field.
     """
     layer = caffe_pb2.LayerParameter()
     names = [field.name for field in _fields(layer) if field.name.endswith("_param")]
+    names.sort(key=lambda name: LayerParameter.field(name).dialect is None)
     return {
         type(getattr(layer, name)).__name__.removesuffix("Parameter"): name.removesuffix("_param") for name in names
     }

@@ -111,7 +111,7 @@ def test_bytes_of_file_names_are_written_and_read_again():
     assert text == '{"name": "ö"}'
 
 
-def test_a_file_must_be_one_and_have_the_version(tmp_path, monkeypatch):
+def test_a_file_must_be_one_and_have_the_version(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"format": 2, "size": 3}')
     assert json_file.load(path, Inner, "not one", version=2) == Inner(3)
@@ -120,9 +120,8 @@ def test_a_file_must_be_one_and_have_the_version(tmp_path, monkeypatch):
     path.write_text('{"format": true, "size": 3}')
     with pytest.raises(DataError, match=r"not one: format is true; want 1\."):
         json_file.load(path, Inner, "not one", version=1)
-    monkeypatch.setattr(json_file, "LIMIT", 9)
     with pytest.raises(DataError, match=r"the file is too large; want at most 9 bytes\."):
-        json_file.load(path, Inner, "not one")
+        json_file.load(path, Inner, "not one", limit=9)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(DataError, match="this is not a file; got a pipe"):

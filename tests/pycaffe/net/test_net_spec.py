@@ -4,7 +4,7 @@ import pytest
 
 import reproduction.pycaffe as caffe
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.schema import NetParameter
+from reproduction.caffe.schema import LayerParameter, Message, NetParameter
 from reproduction.pycaffe import layers as L
 from reproduction.pycaffe import params as P
 from reproduction.pycaffe.net.net_spec import Top, assign_proto, param_name_dict
@@ -77,10 +77,13 @@ def test_a_type_that_only_a_fork_knows_can_be_written():
 
 
 def test_param_names_lead_from_types_to_fields():
+    Message.import_late_fields()
     names = param_name_dict()
     assert names["Convolution"] == "convolution"
     assert names["HDF5Data"] == "hdf5_data"
-    assert len(names) == 49
+    assert names["ReLU"] == "relu"  # and not relu6, the field of a fork
+    of_bvlc = {field.name for field in LayerParameter.fields.values() if field.dialect is None}
+    assert sum(f"{name}_param" in of_bvlc for name in names.values()) == 49
 
 
 def test_assigning_merges_dicts_and_extends_lists():

@@ -198,8 +198,8 @@ def test_required_fields_are_missed():
 def test_descriptors_agree_with_googles(name):
     theirs = protobuf_judge.judge(getattr(schema, name)).DESCRIPTOR
     ours = getattr(caffe_pb2, name).DESCRIPTOR
-    of_caffe = getattr(schema, name).by_number
-    assert [(f.name, f.number, f.type, f.cpp_type) for f in ours.fields if f.number in of_caffe] == [
+    of_caffe = {field.name for field in getattr(schema, name).fields.values() if field.dialect is None}
+    assert [(f.name, f.number, f.type, f.cpp_type) for f in ours.fields if f.name in of_caffe] == [
         (f.name, f.number, f.type, f.cpp_type) for f in theirs.fields
     ]
 
