@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn, Self, TextIO
+from typing import TYPE_CHECKING, NoReturn, Self, TextIO
 
 from tqdm import tqdm
 
 from reproduction.caffe.errors import printable
 from reproduction.caffe.typing import Progress
 from reproduction.commands.terminal import fail, say
+
+if TYPE_CHECKING:
+    Bar = tqdm[NoReturn]
+else:
+    Bar = tqdm  # which is generic in its type stubs only
 
 
 class Lines:
@@ -28,7 +33,7 @@ class Lines:
         self.file.flush()
 
 
-def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: bool = False) -> tqdm[NoReturn]:
+def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: bool = False) -> Bar:
     """Start a progress bar on standard error; in a log file, it prints one line every 30 seconds.
 
     Args:
@@ -53,7 +58,7 @@ class Bars:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.bar: tqdm[NoReturn] | None = None
+        self._bar: Bar | None = None
         self._quiet = quiet
 
     def __enter__(self) -> Self:
@@ -67,17 +72,17 @@ class Bars:
         self.close()
 
         def move(done: int, total: int | None) -> None:
-            if self.bar is None:  # a resumed download starts where it stopped
-                self.bar = bar(what, total, unit, done, quiet=self._quiet)
-            self.bar.update(done - self.bar.n)
+            if self._bar is None:  # a resumed download starts where it stopped
+                self._bar = bar(what, total, unit, done, quiet=self._quiet)
+            self._bar.update(done - self._bar.n)
 
         return move
 
     def close(self) -> None:
         """Close the current bar, if there is one."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 class TerminalScreen(Bars):

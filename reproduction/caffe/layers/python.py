@@ -46,9 +46,9 @@ class UserLayer:
     Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
     """
 
-    param_str: str
-    param_str_: str
-    phase: int
+    param_str: str = ""
+    param_str_: str = ""
+    phase: int = 0
     type = "Python"
 
     def __init__(self, layer_param: LayerParameter):
