@@ -72,7 +72,7 @@ quick: $(TESTS) ## check format and style, and run the fast tests (under 1 minut
 	$(RUN) -m ruff check -q .
 	$(PYTEST) -m "not slow" $(QUICK)
 
-test: $(TESTS) ## run the tests: offline, no GPU (under 6 minutes on two cores)
+test: $(TESTS) ## run the tests: offline, no GPU (7 minutes on two cores)
 	$(PYTEST) -m "not slow"
 
 test-all: $(TESTS) ## run all tests, the slow ones included: long fuzzing, memory use (about 30 minutes)
