@@ -88,13 +88,7 @@ def load(path: Path) -> CocoFile:
     Raises:
         DataError: If the file cannot be read, is not in this format, or has only boxes, captions or panoptic segments.
     """
-    try:
-        stat = path.stat()
-        return _load(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise DataError(
-            f"the annotations cannot be read ({(error.strerror or str(error)).lower()})", path=path
-        ) from None
+    return outlines.load_cached(path, _load)
 
 
 @lru_cache(maxsize=4)

@@ -63,13 +63,7 @@ def load(path: Path) -> LabelMeFile:
     Raises:
         DataError: If the file cannot be read, or is not in LabelMe's format.
     """
-    try:
-        stat = path.stat()
-        return _load(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise DataError(
-            f"the annotations cannot be read ({(error.strerror or str(error)).lower()})", path=path
-        ) from None
+    return outlines.load_cached(path, _load)
 
 
 @lru_cache(maxsize=1 << 16)

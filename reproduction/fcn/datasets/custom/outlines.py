@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,6 +22,7 @@ from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
 
+T = TypeVar("T")
 Size = tuple[int, int]  # height and width, pixels
 Points = Sequence[tuple[float, float]]  # x and y, pixels
 Draw = Callable[[Image.Image, int], None]  # draws a region on an image of mode L, with a grey level
@@ -48,6 +50,24 @@ class LabelRegion:
     name: str
     area: float
     draw: Draw
+
+
+def load_cached(path: Path, load: Callable[[Path, int, int], T]) -> T:
+    """Load a file of annotations again only if its size or its time of change differs.
+
+    Args:
+        path: The file.
+        load: A function with a cache, called with the path, the size in bytes, and the time of change in nanoseconds.
+
+    Raises:
+        DataError: If the file cannot be read, or ``load`` raises it.
+    """
+    try:
+        stat = path.stat()
+        return load(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"the annotations cannot be read ({reason})", path=path) from None
 
 
 class Annotations(ABC):
