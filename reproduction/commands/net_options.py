@@ -79,8 +79,8 @@ def read_net_options(args: argparse.Namespace) -> NetOptions:
 
 
 def is_prototxt(net: str) -> bool:
-    """Return whether a ``NET`` argument is a file rather than the name of a net or a folder."""
-    return net not in registry.NETS and Path(net).is_file()
+    """Return whether a ``NET`` argument is a file, perhaps a missing one, rather than the name of a net or a folder."""
+    return net not in registry.NETS and (Path(net).is_file() or net.endswith(".prototxt"))
 
 
 def require_weights(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

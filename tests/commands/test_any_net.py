@@ -166,3 +166,13 @@ def test_mistakes_are_one_line(run, tmp_path):
         " before: fc, prob.\n"
     )
     assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("module", "given"), [(export, ["absent.prototxt"]), (infer, ["photo.png", "--net", "absent.prototxt"])]
+)
+def test_a_missing_prototxt_is_not_taken_for_the_name_of_a_net(run, tmp_path, module, given):
+    _, weights = write_net(tmp_path, FC)
+    code, out, err = run(module, *given, "--weights", weights)
+    assert (code, out) == (1, "")
+    assert err == "error: absent.prototxt: no such file or directory.\n"
