@@ -320,6 +320,6 @@ def test_own_data_in_cocos_format_with_every_option(tool, tmp_path, monkeypatch)
 def test_augmentation_is_what_the_paper_tried(tool, where):
     assert tool("--net", "voc-fcn32s", *where, "--augment", "rotate")[::2] == (
         1,
-        "error: --augment has another name; got rotate, want mirror or jitter.\n",
+        "error: --augment: there is no such change of samples; got rotate, want mirror or jitter.\n",
     )
     assert tool("--net", "voc-fcn32s", *where, "--validate", 2, "--validate-every", 2)[0] == 2

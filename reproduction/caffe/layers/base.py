@@ -394,8 +394,8 @@ class Layer(nn.Module):
             if name not in self.reads:
                 raise NetError(
                     f"{self.layer_param.type} layers do not read {name!r}",
-                    got=f"a field of {dialect}",
-                    want=f"a field of {self.dialect or 'BVLC Caffe'}",
+                    got=f"a field or value of {dialect}",
+                    want=f"one of {self.dialect or 'BVLC Caffe'}",
                 )
 
 

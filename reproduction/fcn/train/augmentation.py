@@ -47,7 +47,9 @@ class Augmentation:
             ReproductionError: If a name is not one of them.
         """
         if wrong := [name for name in names if name not in NAMES]:
-            raise ReproductionError("--augment has another name", got=", ".join(wrong), want=" or ".join(NAMES))
+            raise ReproductionError(
+                "--augment: there is no such change of samples", got=", ".join(wrong), want=" or ".join(NAMES)
+            )
         return cls("mirror" in names, JITTER if "jitter" in names else 0)
 
     def __str__(self) -> str:

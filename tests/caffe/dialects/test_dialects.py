@@ -149,7 +149,9 @@ def test_the_class_of_a_fork_computes_the_layers_of_caffes_type_that_set_its_fie
 
 @pytest.mark.usefixtures("forks")
 def test_fields_of_two_forks_in_one_layer_are_refused():
-    with pytest.raises(ReproductionError, match=r"Warp layers do not read 'warp_param.mode'; got a field of Two"):
+    with pytest.raises(
+        ReproductionError, match=r"Warp layers do not read 'warp_param.mode'; got a field or value of Two"
+    ):
         Net(net_of(warp("rate: 1 mode: 1"))[0])
 
 

@@ -25,7 +25,7 @@ def built(text):
         ('type: "Convolution" convolution_param { num_output: 1 axis: 2 kernel_size: 2 pad_t: 1 }',
          "need two spatial axes; got 1"),
         ('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 2 pad_type: 1 }',
-         "Deconvolution layers do not read 'convolution_param.pad_type'; got a field of Synopsys"),
+         "Deconvolution layers do not read 'convolution_param.pad_type'; got a field or value of Synopsys"),
         ('type: "Pooling" pooling_param { pool: AVE_EXC kernel_size: 2 }', "Did you mean 'AVE_EXC_PAD'"),
         ('type: "ReLU" relu_param { relu_6: true }', "unknown field 'relu_6' in ReLUParameter. Did you mean 'relu6'"),
     ],

@@ -104,7 +104,7 @@ def test_names_select_what_is_changed():
     assert Augmentation.from_names(["jitter", "mirror"]) == Augmentation()
     with pytest.raises(ReproductionError) as error:
         Augmentation.from_names(["mirror", "rotate"])
-    assert str(error.value) == "--augment has another name; got rotate, want mirror or jitter."
+    assert str(error.value) == "--augment: there is no such change of samples; got rotate, want mirror or jitter."
 
 
 def test_lists_of_whole_images_are_not_augmented(tmp_path):

@@ -160,7 +160,7 @@ def suppress(
     Args:
         boxes: (K, 4), sorted by descending score.
         threshold: The greatest overlap of two boxes that are kept.
-        eta: While the threshold is above 0.5, it is multiplied by this factor, up to 1, after each box that is kept.
+        eta: A factor of at most 1. After each box that is kept, a threshold above 0.5 is multiplied by it.
         overlaps: Computes the overlap of each pair of boxes, (A, 4) and (B, 4), as an array (A, B).
 
     Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L1901-L1936.
