@@ -71,7 +71,7 @@ class Segmenter:
     def __init__(self, card: Card, net: Net):
         self.card = card
         self.net = net
-        self.scorer: Scorer = compiler.compile(net)
+        self.scorer: Scorer = compiler.compile(net, steady=True)  # equal images have equal results
         self.classes = {top: labels.classes for top, labels in card.labels.items()}
         self.input_kinds = card.kinds
         self._colours = {top: palette.colour_table(labels.colours) for top, labels in card.labels.items()}
