@@ -7,16 +7,12 @@ Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13
 
 from __future__ import annotations
 
-from reproduction.caffe.formats import caffemodel, upgrade
-from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode
+from reproduction.caffe.formats import upgrade
+from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode, add_dialect
 from reproduction.caffe.schema.field import boolean
-from reproduction.caffe.schema.message import Message
 
-
-class CeilPoolingParameter(Message):
-    """The field that forks add to PoolingParameter. Its number is arbitrary, as it is never written to a file."""
-
-    ceil_mode = boolean(1013, True)
+FORKS = add_dialect("ceil_mode", "Forks with ceil_mode", "BVLC/caffe pull request 3057", 2015)
+CEIL_MODE = PoolingParameter.add_field("ceil_mode", boolean(13, True), FORKS)
 
 
 def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
@@ -32,18 +28,14 @@ def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
     translated = []
     for layer in net.layer:
         param = layer.pooling_param if layer.has("pooling_param") else PoolingParameter()
-        if not param.unknown:
+        if not param.has("ceil_mode"):
             continue
-        read = caffemodel.loads(param.unknown, CeilPoolingParameter)
-        if not read.has("ceil_mode"):
-            continue
-        mode = RoundMode.CEIL if read.ceil_mode else RoundMode.FLOOR
-        param.unknown = read.unknown
+        mode = RoundMode.CEIL if CEIL_MODE.get(param) else RoundMode.FLOOR
+        param.clear("ceil_mode")
         if not param.has("round_mode"):  # which wins in the forks that have both
             param.round_mode = mode
             translated.append(layer.name)
     return [f"ceil_mode of {upgrade.quote_names(translated)} became round_mode."] if translated else []
 
 
-PoolingParameter.dialects += (CeilPoolingParameter,)
 upgrade.TRANSLATIONS.append(convert_ceil_mode)

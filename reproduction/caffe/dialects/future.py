@@ -11,31 +11,14 @@ from __future__ import annotations
 import enum
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.formats import caffemodel, upgrade
+from reproduction.caffe.formats import upgrade
 from reproduction.caffe.schema import NetParameter, V1LayerParameter
-from reproduction.caffe.schema.field import choice
-from reproduction.caffe.schema.message import Message
 
 
 class FutureLayerType(enum.IntEnum):
     """The V1 layer type that only Caffe's branch ``future`` had."""
 
     CROP = 40
-
-
-class FutureLayerParameter(Message):
-    """The field ``type`` of a V1 layer with the one value that only Caffe's branch ``future`` has, CROP.
-
-    It makes Crop layers of V1 nets readable.
-    """
-
-    type = choice(5, FutureLayerType)
-
-
-def crop_type(layer: V1LayerParameter) -> str:
-    """Return ``"Crop"``, the current name, for a V1 layer of type ``CROP``, and an empty string for any other layer."""
-    is_crop = bool(layer.unknown) and caffemodel.loads(layer.unknown, FutureLayerParameter).has("type")
-    return "Crop" if is_crop else ""
 
 
 def set_crop_offsets(net: NetParameter, legacy_crop: bool) -> list[str]:
@@ -64,6 +47,6 @@ def set_crop_offsets(net: NetParameter, legacy_crop: bool) -> list[str]:
         raise
 
 
-V1LayerParameter.dialects += (FutureLayerParameter,)
-upgrade.FOREIGN_TYPES.append(crop_type)
+V1LayerParameter.fields["type"].fork_enums += (FutureLayerType,)
+upgrade.V1_TYPES[FutureLayerType.CROP] = "Crop"
 upgrade.TRANSLATIONS.append(set_crop_offsets)

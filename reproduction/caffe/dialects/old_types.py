@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import enum
 
-from reproduction.caffe.formats import caffemodel, upgrade
+from reproduction.caffe.formats import upgrade
 from reproduction.caffe.schema import V1LayerParameter
-from reproduction.caffe.schema.field import choice
-from reproduction.caffe.schema.message import Message
 
 
 class OldLayerType(enum.IntEnum):
@@ -31,7 +29,8 @@ class OldLayerType(enum.IntEnum):
     MULTI_STAGE_MEANFIELD = 1007
 
 
-_TYPES = {
+V1LayerParameter.fields["type"].fork_enums += (OldLayerType,)
+upgrade.V1_TYPES |= {
     OldLayerType.IMAGE_SEG_DATA: "ImageSegData",
     OldLayerType.SEG_ACCURACY: "SegAccuracy",
     OldLayerType.INTERP: "Interp",
@@ -40,19 +39,3 @@ _TYPES = {
     OldLayerType.DENSE_CRF: "DenseCRF",
     OldLayerType.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
 }
-
-
-class OldLayerParameter(Message):
-    """The field ``type`` of a V1 layer with the values that forks added."""
-
-    type = choice(5, OldLayerType)
-
-
-def find_type(layer: V1LayerParameter) -> str:
-    """Return the current name of the type of a V1 layer, if it is one of a fork's, and otherwise an empty string."""
-    found = caffemodel.loads(layer.unknown, OldLayerParameter) if layer.unknown else OldLayerParameter()
-    return _TYPES[found.type] if found.has("type") else ""
-
-
-V1LayerParameter.dialects += (OldLayerParameter,)
-upgrade.FOREIGN_TYPES.append(find_type)

@@ -65,17 +65,6 @@ def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[a
     return _read(files.map_file(path), message, path)
 
 
-def foreign_fields(message: Message) -> list[str]:
-    """Return the names of the fields of Caffe forks that a message has and that no upgrade has converted.
-
-    They are stored as bytes in ``message.unknown``, and declared by ``Message.dialects``.
-    """
-    if not message.unknown:
-        return []
-    read = [loads(message.unknown, dialect) for dialect in type(message).dialects]
-    return [field.name for each in read for field, _ in each.set_fields()]
-
-
 def dumps(message: Message) -> bytes:
     """Return a message in the wire format, as C++ protobuf writes it: known fields by number, then unknown ones.
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, append_unknown_names, spelling_hint
-from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
 from reproduction.caffe.schema.scalar_types import BOOL, BYTES, STRING, UINT32
 from reproduction.caffe.schema.types import unknown_types
@@ -133,11 +132,9 @@ class TextReader:
                 raise self.field_name_error(closer, opened)
             field, at = cls.fields.get(self.token) or cls.find_field(self.token), self.start
             if field is None:
-                self.parse_foreign_field(message)
+                self.skip_unknown(cls)
                 continue
             self.next_after_name(field)
-            if field.enum and cls.dialects and self.parse_foreign_value(message, field):
-                continue
             if field.repeated:
                 items = values.get(field.name)
                 if items is None:
@@ -160,29 +157,6 @@ class TextReader:
         for name in cls.required:
             if name not in given:
                 raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
-
-    def parse_foreign_field(self, message: Message) -> None:
-        """Parse a field that ``message`` does not declare: keep a field of a Caffe fork as bytes, skip any other."""
-        for dialect in type(message).dialects:
-            field, at = dialect.fields.get(self.token), self.start
-            if field is None:
-                continue
-            self.next_after_name(field)
-            value = self.parse_value(field, at, type(message))
-            message.unknown += caffemodel.dumps(dialect(**{field.name: [value] if field.repeated else value}))
-            self.skip(",", ";")
-            return
-        self.skip_unknown(type(message))
-
-    def parse_foreign_value(self, message: Message, field: Field[Any]) -> bool:
-        """Parse a value that a Caffe fork adds to an enum; return False, without advancing, if the token is not one."""
-        for dialect in type(message).dialects:
-            own = dialect.fields.get(field.name)
-            if own is not None and own.enum is not None and self.token in own.enum.__members__:
-                message.unknown += caffemodel.dumps(dialect(**{field.name: own.enum[self.token]}))
-                self.next()
-                return True
-        return False
 
     def parse_list(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
         """Parse a list in square brackets, and yield its values; ``outside`` is the message class of ``field``."""

@@ -9,6 +9,7 @@ Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,10 @@ _V1_RENAMED = {
     "HDF5_OUTPUT": "HDF5Output", "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU",
     "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
 }  # fmt: skip
-_V1_TYPES = {kind: _V1_RENAMED.get(kind.name, kind.name.title().replace("_", "")) for kind in V1LayerType}
+#: The current name of each V1 type; dialects add those of their enums (``Field.fork_enums``).
+V1_TYPES: dict[enum.IntEnum, str] = {
+    kind: _V1_RENAMED.get(kind.name, kind.name.title().replace("_", "")) for kind in V1LayerType
+}
 
 _DATA_HOMES = {
     V1LayerType.DATA: "data_param",
@@ -112,11 +116,9 @@ _DATA_HOMES = {
 _SOLVER_TYPES = dict(zip(SolverType, ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"), strict=True))
 
 
-# Functions that dialects register. TRANSLATIONS convert the fields of a Caffe fork in an upgraded net, in place, and
-# return sentences that describe the changes; the bool is True if Crop layers get the offsets of the Caffe of 2015.
-# FOREIGN_TYPES return the current type name of a V1 layer with the type of a fork, or an empty string.
+# Functions that dialects register. Each converts the fields of a Caffe fork in an upgraded net, in place, and returns
+# sentences that describe the changes; the bool is True if Crop layers get the offsets of the Caffe of 2015.
 TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
-FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
 
 # Set by ``layers.choice``: the function that chooses the dialect of each layer whose type several forks have, given the
 # layers, the dialect that was asked for and the number of blobs by name of the layer.
@@ -336,7 +338,7 @@ def _from_v1(old: V1LayerParameter) -> LayerParameter:
     new.line = old.line
     for field, value in old.set_fields():
         if field.name == "type":
-            new.type = _V1_TYPES[old.type]
+            new.type = V1_TYPES[old.type]
         elif field.name == "param":
             _each_param(new, "name", value)
         elif field.name == "blob_share_mode":
@@ -347,8 +349,6 @@ def _from_v1(old: V1LayerParameter) -> LayerParameter:
             _each_param(new, "decay_mult", value)
         else:
             setattr(new, field.name, value)
-    for foreign in filter(None, (read(old) for read in FOREIGN_TYPES)):
-        new.type = foreign
     return new
 
 

@@ -366,7 +366,7 @@ class WireReader:
         if wire == VARINT:
             value, pos = self.read_varint(pos, end)
             if field.enum:
-                return field.enum._value2member_map_.get(_FROM_VARINT[INT32](value)), pos
+                return field.find_numbered(_FROM_VARINT[INT32](value)), pos
             return _FROM_VARINT[field.kind](value), pos
         if wire == LENGTH:
             pos, stop = self.read_length(field, begin, pos, end)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
-from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
 from reproduction.caffe.layers.compiled_forms import CompiledForm
 from reproduction.caffe.layers.fork_fields import NO_EFFECT, find_fork_fields
@@ -363,8 +362,6 @@ class Layer(nn.Module):
             if field.name in COMMON or not field.has_effect:
                 continue
             _check_integers(message)
-            for name in caffemodel.foreign_fields(message):
-                raise NetError(f"{name!r} is a field of a fork of Caffe", remedy="Call upgrade.upgrade_net first.")
             if any(name.startswith(f"{field.name}.") for name in self.reads):
                 self._check_fork_fields(field, message)
             names = [

@@ -66,7 +66,8 @@ class Field(Generic[T]):
         default: the value of an unset scalar; None for the zero of ``kind`` or the first value of ``enum``.
         required: whether the field must be set (proto2 ``required``); only ClipParameter has such fields.
         dialect: the fork of Caffe that adds the field; None for BVLC's fields.
-        fork_enums: enums of forks with further values of a field that has an enum.
+        fork_enums: enums of forks with further values of a field that has an enum. A value whose number BVLC uses for
+            another one is read from text alone.
         has_effect: whether the field changes results. False for fields of forks that only choose how to compute them.
     """
 
@@ -151,8 +152,14 @@ class Field(Generic[T]):
     def _find_fork_value(self, name: Any) -> enum.IntEnum | None:
         from reproduction.caffe.schema.message import Message  # imported here, as it imports this module
 
-        Message.import_late_fields()
+        if not any(name in each.__members__ for each in self.fork_enums):
+            Message.import_late_fields()
         return next((each[name] for each in self.fork_enums if name in each.__members__), None)
+
+    def find_numbered(self, number: int) -> enum.IntEnum | None:
+        """Return the value of the field's enum, or of a fork's, that a binary file has as ``number``; None if none."""
+        assert self.enum is not None
+        return next((each(number) for each in (self.enum, *self.fork_enums) if number in each._value2member_map_), None)
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None

@@ -89,8 +89,6 @@ class Message(metaclass=_SlotsMeta):
         fields: the declared fields by name, sorted by number.
         by_number: the declared fields by number.
         required: the names of the fields that must be set.
-        dialects: message classes that declare the fields that Caffe forks add to this class. When such a field is read,
-            from text too, its bytes are stored in ``unknown`` until the dialect converts them.
         late_fields: a function that imports the modules that add fields to messages, or None. It is called once, when
             a name is first looked up that is not declared.
         shared_numbers: the names of sub-messages whose numbers forks of Caffe use for other messages.
@@ -106,7 +104,6 @@ class Message(metaclass=_SlotsMeta):
     fields: ClassVar[dict[str, Field[Any]]] = {}
     by_number: ClassVar[dict[int, Field[Any]]] = {}
     required: ClassVar[tuple[str, ...]] = ()
-    dialects: ClassVar[tuple[type[Message], ...]] = ()
     late_fields: ClassVar[Callable[[], None] | None] = None
     shared_numbers: ClassVar[frozenset[str]] = frozenset()
     older_forms: ClassVar[tuple[type[Message], ...]] = ()

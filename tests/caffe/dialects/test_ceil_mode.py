@@ -49,10 +49,13 @@ def test_what_is_written_is_round_mode(tmp_path):
 
 
 def test_a_value_of_another_kind_is_an_error(tmp_path):
-    with pytest.raises(ReproductionError, match=r"n.prototxt:2:\d+: wrong value for CeilPoolingParameter.ceil_mode"):
+    with pytest.raises(ReproductionError, match=r"n.prototxt:2:\d+: wrong value for PoolingParameter.ceil_mode"):
         load(tmp_path, TEXT, "ceil_mode: FLOOR")
 
 
-def test_a_net_that_is_written_in_python_has_the_fields_of_bvlc():
-    with pytest.raises(ReproductionError, match="unknown field 'ceil_mode'"):
-        net_spec.layers.Pooling(ceil_mode=False).fn.to_proto  # noqa: B018
+def test_a_net_that_is_written_in_python_may_have_it(tmp_path):
+    spec = net_spec.NetSpec()
+    spec.data = net_spec.layers.Input(shape={"dim": [1, 1, 7, 7]})
+    spec.p = net_spec.layers.Pooling(spec.data, kernel_size=2, stride=2, ceil_mode=False)
+    (tmp_path / "n.prototxt").write_text(str(spec.to_proto()))
+    assert net.load(tmp_path / "n.prototxt").blob_shapes["p"] == (1, 1, 3, 3)

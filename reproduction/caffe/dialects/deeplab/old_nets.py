@@ -9,16 +9,10 @@ from __future__ import annotations
 from reproduction.caffe.dialects.deeplab import DEEPLAB
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import LayerParameter, NetParameter, V1LayerParameter
+from reproduction.caffe.schema import LayerParameter, NetParameter
 from reproduction.caffe.schema.field import boolean, int32, integers, nested, singles, string
 from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import INT32
-
-
-class DeepLabLayerParameter(Message):
-    """The field of a V1 layer that DeepLab adds: whether copied weights must have the same shape, which is not used."""
-
-    strict_dim = boolean(1003, True)
 
 
 class SoftmaxLossParameter(Message):
@@ -49,13 +43,15 @@ class MatFileParameter(Message):
 
 
 SOFTMAX_LOSS = LayerParameter.add_field("softmaxloss_param", nested(44, SoftmaxLossParameter), DEEPLAB)
+# Whether copied weights must have the same shape.
+LayerParameter.add_field("strict_dim", boolean(1003, True), DEEPLAB, effect=False)
 LayerParameter.add_field("dense_crf_param", nested(48, DenseCRFParameter), DEEPLAB)
 LayerParameter.add_field("mat_read_param", nested(47, MatFileParameter), DEEPLAB)
 LayerParameter.add_field("mat_write_param", nested(46, MatFileParameter), DEEPLAB)
 
 
-def convert_losses(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``softmaxloss_param`` of the layers of a net to ``loss_param``, in place.
+def convert_old_fields(net: NetParameter, was_old: bool) -> list[str]:
+    """Convert ``softmaxloss_param`` of the layers of a net to ``loss_param``, and drop ``strict_dim``, in place.
 
     Args:
         net: the net, in the current form.
@@ -69,6 +65,7 @@ def convert_losses(net: NetParameter, was_old: bool) -> list[str]:
     """
     converted = []
     for layer in net.layer:
+        layer.clear("strict_dim")
         if not layer.has("softmaxloss_param"):
             continue
         param = SOFTMAX_LOSS.get(layer)
@@ -88,5 +85,4 @@ def convert_losses(net: NetParameter, was_old: bool) -> list[str]:
     return [f"softmaxloss_param of {upgrade.quote_names(converted)} became loss_param."] if converted else []
 
 
-V1LayerParameter.dialects += (DeepLabLayerParameter,)
-upgrade.TRANSLATIONS.append(convert_losses)
+upgrade.TRANSLATIONS.append(convert_old_fields)

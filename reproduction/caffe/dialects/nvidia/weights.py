@@ -191,6 +191,5 @@ def _split_scale(layer: LayerParameter) -> LayerParameter:
     return scale
 
 
-BlobProto.dialects += (RawBlobProto,)
 blobs.STORAGES.append(raw_values)
 upgrade.TRANSLATIONS += [convert_raw_data, split_batch_norms]
