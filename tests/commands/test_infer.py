@@ -365,8 +365,8 @@ def test_nothing_to_segment_is_an_error(infer):
         infer("empty")
     with pytest.raises(DataError, match=r"^no\*\.jpg: no file matches this pattern\.$"):
         infer("no*.jpg")
-    code, said = infer("no.jpg")
-    assert (code, said.err) == (1, "error: no.jpg: the image cannot be read (no such file or directory).\n")
+    with pytest.raises(DataError, match=r"^no\.jpg: the image cannot be read \(no such file or directory\)\.$"):
+        infer("no.jpg", "--weights", "missing-too.caffemodel")
 
 
 def test_an_output_folder_that_cannot_be_is_an_error(infer):

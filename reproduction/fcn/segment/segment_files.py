@@ -50,7 +50,9 @@ def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
 
 
 def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) -> None:
-    """Check that no result would replace an image or another result, and that depth and HHA images are given.
+    """Check that a single image exists, that no result would replace another file, and that depth or HHA is given.
+
+    Of several images, those that exist are segmented before the others are reported.
 
     Args:
         jobs: the images.
@@ -58,9 +60,11 @@ def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) ->
         options: the options with which the images are segmented.
 
     Raises:
-        ReproductionError: If two results would have the same path, if a result would replace an image, or if the
-            folders of depth and HHA images are not those that the net needs.
+        ReproductionError: If the only image does not exist, if two results would have the same path, if a result would
+            replace an image, or if the folders of depth and HHA images are not those that the net needs.
     """
+    if len(jobs) == 1 and not jobs[0].image.exists():
+        raise DataError("the image cannot be read (no such file or directory)", path=jobs[0].image)
     images = {job.image.resolve(): job.image for job in jobs}
     endings = result_files.list_endings(card, options)
     written: dict[str, Path] = {}
