@@ -8,6 +8,7 @@ checks that a sample has the documented arrays. Each data set has a record, see 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.datasets.spec import DatasetSpec, PublishedNet
+from reproduction.fcn.images import framing
+from reproduction.fcn.images.framing import Framing
 
 __all__ = [
     "DATASETS",
@@ -58,6 +61,7 @@ DATASETS: dict[str, type[Dataset]] = {kind.name: kind for spec in SPECS.values()
     Folder.name: Folder
 }
 # The class of each Python layer. FolderSegDataLayer is ours, for users' data; the others are published.
+_FRAMING = {each.name for each in dataclasses.fields(Framing)}  # keys of every layer's ``param_str``
 _LAYERS = {kind.layer: kind for kind in DATASETS.values() if "layer" in vars(kind)}
 
 
@@ -145,6 +149,7 @@ def _open_layer(
         **dict.fromkeys((*kind.layer_folders, "split"), check_text),
         "randomize": _check_flag,
         "seed": _check_seed,
+        **dict.fromkeys(_FRAMING, _check_pixels),
         **kind.layer_checks,
     }
     for key in params:
@@ -158,7 +163,10 @@ def _open_layer(
     if split is None and listed is None:
         raise DataError("param_str names no split")
     params.setdefault("seed", None)
-    return kind(split or listed, root, dict(zip(tops, kinds, strict=True)), **params)
+    frame = Framing(**{key: params.pop(key) for key in _FRAMING & params.keys()})
+    dataset = kind(split or listed, root, dict(zip(tops, kinds, strict=True)), **params)
+    dataset.framing = frame
+    return dataset
 
 
 def _parse_params(text: str) -> dict[str, Any]:
@@ -175,6 +183,12 @@ def _check_flag(value: object) -> bool:
     if value not in (True, False):
         raise DataError("'randomize' is not True or False", got=safe_repr(value)[:80])
     return bool(value)
+
+
+def _check_pixels(value: object) -> int:
+    if type(value) is int and 0 < value <= framing.WIDEST:
+        return value
+    raise DataError("the frame is not a number of pixels", got=safe_repr(value)[:80], want=f"1 to {framing.WIDEST}")
 
 
 def _check_seed(value: object) -> int | None:

@@ -27,6 +27,7 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array
+from reproduction.fcn.images.framing import NO_FRAME, Framing
 
 Sample = dict[str, Array]
 Tops = Mapping[str, str]
@@ -56,6 +57,7 @@ class Dataset(Sequence[Sample]):
         ids: Names of the samples, in the order of the list.
         tops: Mapping from top to kind.
         label_classes: Class names of each top with labels; the index is the label.
+        framing: The frame that the net of a data layer needs around each sample; the samples themselves have none.
         name: Name of the data set, of the class.
         kinds: The kinds of data that the data set has, of the class, in the order of the published layer's tops.
 
@@ -79,6 +81,7 @@ class Dataset(Sequence[Sample]):
     tree: Path
     ids: list[str]
     tops: dict[str, str]
+    framing: Framing = NO_FRAME
 
     def __init__(
         self,
@@ -129,6 +132,19 @@ class Dataset(Sequence[Sample]):
     @abstractmethod
     def training_ids(self) -> set[str] | None:
         """Return the ids of all images that the published nets were trained on, or None if their list is not found."""
+
+    def channels(self, kind: str) -> int:
+        """Return the number of channels of a kind of data: 1 for labels and depth, 3 for images."""
+        return 1 if kind in self.kind_classes or kind == "depth" else 3
+
+    def frame(self, sample: Sample) -> Sample:
+        """Return a sample with the frame around its images and labels that the net needs in training."""
+        return {
+            top: self.framing.frame_labels(array, VOID)
+            if top in self.label_classes
+            else self.framing.frame_image(array)
+            for top, array in sample.items()
+        }
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -255,7 +271,7 @@ def check_sample(dataset: Dataset, i: int) -> Sample:
         raise DataError("height and width differ", path=place, got=sorted(sizes))
     for top, array in sample.items():
         label = top in dataset.label_classes
-        channels = 1 if label or dataset.tops[top] == "depth" else 3
+        channels = dataset.channels(dataset.tops[top])
         dtype = np.dtype(np.uint8 if label else np.float32)
         got = f"{array.dtype}, shape {array.shape}"
         if array.dtype != dtype or array.ndim != 3 or array.shape[0] != channels:

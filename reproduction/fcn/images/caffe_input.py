@@ -15,6 +15,9 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import image_files
 from reproduction.caffe.typing import Array, Float32, Int16, UInt8
 
+#: The weights of red, green and blue in the brightness, in 1/65536, as Pillow and OpenCV round them.
+GREY_WEIGHTS = (19595, 38470, 7471)
+
 _DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I", "L")
 
 
@@ -76,6 +79,26 @@ def subtract_mean(pixels: Array, mean: Array, *, flip: bool) -> Float32:
     values = np.empty((3, *pixels.shape[:2]), np.float32)
     for channel in range(3):
         np.subtract(planes[:, :, channel], mean[channel], out=values[channel], casting="same_kind")
+    return values
+
+
+def to_grey(rgb: UInt8) -> UInt8:
+    """Return the brightness of each pixel, (H, W) uint8, as Pillow and OpenCV compute it.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+    """
+    return ((rgb.astype(np.uint32) @ np.array(GREY_WEIGHTS, np.uint32) + 0x8000) >> 16).astype(np.uint8)
+
+
+def subtract_grey_mean(rgb: UInt8, mean: Array) -> Float32:
+    """Return the brightness of each pixel minus its mean, (1, H, W) float32.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        mean: (1,) float32 or float64, in whose precision the difference is computed.
+    """
+    values: Float32 = (to_grey(rgb) - mean).astype(np.float32)[None]
     return values
 
 

@@ -235,7 +235,8 @@ def _predict(
 ) -> dict[str, UInt8]:
     """Return the most likely classes of each label top, (H, W) uint8."""
     blobs = {top: Head(top, names).score for top, names in dataset.label_classes.items()}
-    inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
+    framed = {top: dataset.framing.frame_image(array) for top, array in sample.items() if top not in blobs}
+    inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in framed.items()}
     with torch.inference_mode():
         try:
             result = net(inputs, blobs=list(blobs.values()))
@@ -247,12 +248,14 @@ def _predict(
             ) from None
         predictions = {}
         for top, blob in blobs.items():
-            want = (1, len(dataset.label_classes[top]), *sample[top].shape[1:])
-            if tuple(result[blob].shape) != want:
+            height, width = sample[top].shape[1:]
+            want = (1, len(dataset.label_classes[top]), height, width)
+            scores = dataset.framing.crop_scores(result[blob], (height, width))
+            if tuple(scores.shape) != want:
                 got = tuple(result[blob].shape)
                 raise NetError(f"blob {blob!r} does not fit the labels of image {image_id!r}", got=got, want=want)
             # As in NumPy, max returns the first of equal maxima, and NaN if there is one.
-            highest, classes = result[blob][0].max(dim=0)
+            highest, classes = scores[0].max(dim=0)
             if highest.isnan().any():
                 raise NetError(
                     f"blob {blob!r} is not a number (NaN) for image {image_id!r}", remedy="Check the weights."

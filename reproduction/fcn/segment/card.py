@@ -21,13 +21,14 @@ from reproduction.fcn.datasets import PublishedNet, voc
 from reproduction.fcn.datasets.spec import CHANNEL_ORDERS, CHANNELS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
+from reproduction.fcn.images.framing import NO_FRAME, Framing
 
 CARD_FILE = "card.json"
 _NOT_A_CARD = "not a model card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
 BEST_KEY = "best"  # key in ``Card.source`` of the validation by which a training chose the weights
 # Fields that earlier versions reject, so that their defaults are left out.
-_NEW_FIELDS = ("knows", "scale", "size", "holds", "task")
+_NEW_FIELDS = ("knows", "scale", "size", "holds", "task", "framing")
 FORMAT_VERSION = 1
 
 _Part = Annotated[int, between(0, 255)]
@@ -129,6 +130,7 @@ class Card:
         source: where the weights come from, e.g. ``{"file": name, "sha256": hash}``.
         knows: what kind of images the net can recognize, such as ``drawn things only``; empty for photographs.
         task: one of ``TASKS``.
+        framing: the frame that the net needs around an image, to have scores for each of its pixels.
     """
 
     net: str
@@ -140,6 +142,7 @@ class Card:
     source: dict[str, str] = field(default_factory=dict)
     knows: str = ""
     task: Annotated[str, one_of(TASKS)] = "segment"
+    framing: Framing = NO_FRAME
 
     def check(self) -> str | None:
         """Return what ``labels`` should be if a segmentation lacks colours or has too many classes, else None."""
@@ -242,8 +245,10 @@ def describe_choice(card: Card, folder: StrPath) -> str:
 
 def _without_new_defaults(part: Card | CardInput | CardLabels) -> dict[str, Any]:
     """Return the fields of a part, without those of ``_NEW_FIELDS`` that have their default."""
-    default = {field.name: field.default for field in fields(part)}
-    return {name: value for name, value in asdict(part).items() if name not in _NEW_FIELDS or value != default[name]}
+    new = {
+        field.name for field in fields(part) if field.name in _NEW_FIELDS and getattr(part, field.name) == field.default
+    }
+    return {name: value for name, value in asdict(part).items() if name not in new}
 
 
 def format_card(card: Card) -> str:

@@ -50,7 +50,8 @@ class CardScorer:
         bgr = np.rint(x[0].cpu().numpy() + self._mean[:, None, None]).astype(np.uint8)
         rgb = np.ascontiguousarray(bgr.transpose(1, 2, 0)[:, :, ::-1])
         blob = torch.from_numpy(preprocess.to_blob(taken, rgb, self.card.side))[None].to(x.device)
-        scores = self.scorer({name: blob}, blobs=[told.score])[told.score]
+        scores = self.scorer({name: self.card.framing.frame_tensor(blob)}, blobs=[told.score])[told.score]
+        scores = self.card.framing.crop_scores(scores, blob.shape[2:])
         size = (x.shape[2], x.shape[3])
         if told.holds == "labels":
             scores = F.one_hot(labels_of(scores, told, size).long(), len(told.classes)).permute(2, 0, 1)[None].float()

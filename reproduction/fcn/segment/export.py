@@ -23,9 +23,9 @@ from reproduction.caffe.net.export_net import LABEL_TOLERANCE, ExportRunner, onn
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets.spec import CHANNELS
-from reproduction.fcn.segment import preprocess
+from reproduction.fcn.images.caffe_input import GREY_WEIGHTS
+from reproduction.fcn.segment import onnx_framing, preprocess
 from reproduction.fcn.segment.card import METADATA_KEY, Card, CardInput, CardLabels, format_card
-from reproduction.fcn.segment.preprocess import GREY_WEIGHTS
 
 if TYPE_CHECKING:
     import onnx
@@ -152,9 +152,10 @@ class ExportModule(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute one output for each of the card's ``labels``, from one tensor for each of the card's ``inputs``."""
         blobs = {name: self._blob(name, x) for name, x in zip(self.card.inputs, inputs, strict=True)}
-        kinds = self.card.labels.values()
-        found = self.net(blobs, [labels.score for labels in kinds])
-        return tuple(self._output(found[labels.score], labels) for labels in kinds)
+        kinds, framing, size = self.card.labels.values(), self.card.framing, next(iter(blobs.values())).shape[2:]
+        framed = {name: framing.frame_tensor(blob) for name, blob in blobs.items()}
+        found = self.net(framed, [labels.score for labels in kinds])
+        return tuple(self._output(framing.crop_scores(found[labels.score], size), labels) for labels in kinds)
 
     def _output(self, values: Tensor, labels: CardLabels) -> Tensor:
         if labels.holds == "labels":
@@ -197,12 +198,15 @@ def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
     form.check(card)
     writer, docs = onnx_export.OnnxGraph(), form.describe(card)
     blobs = {name: _onnx_input(writer, name, taken, form, docs["inputs"][name]) for name, taken in card.inputs.items()}
-    score_blobs = onnx_export.add_layers(net, writer, blobs, [labels.score for labels in card.labels.values()])
+    framed = {name: onnx_framing.add_frame(writer, name, value, card.framing) for name, value in blobs.items()}
+    score_blobs = onnx_export.add_layers(net, writer, framed, [labels.score for labels in card.labels.values()])
     if writer.fixed_sizes and not all(taken.size for taken in card.inputs.values()):
         problem = f"layer {writer.fixed_sizes[0]} can be written as ONNX for one image size only"
         raise NetError(problem, remedy="Choose it with --size HxW.")
+    image = next(iter(blobs.values()))
     for (name, doc), labels in zip(docs["outputs"].items(), card.labels.values(), strict=True):
-        _onnx_output(writer, name, score_blobs[labels.score], card.task, labels, form, doc)
+        scores = onnx_framing.add_crop(writer, name, score_blobs[labels.score], image, card.framing)
+        _onnx_output(writer, name, scores, card.task, labels, form, doc)
     return writer.model(card.net, {METADATA_KEY: format_card(card), FORMAT_KEY: json.dumps(docs)})
 
 

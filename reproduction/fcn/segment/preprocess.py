@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from reproduction.caffe.layers.image_data import resize
 from reproduction.caffe.typing import Float32, UInt8
 from reproduction.fcn.images import caffe_input, decode
 from reproduction.fcn.segment.card import CardInput
-
-#: The weights of red, green and blue in the brightness, in 1/65536, as Pillow and OpenCV round them.
-GREY_WEIGHTS = (19595, 38470, 7471)
-
-
-def to_grey(rgb: UInt8) -> UInt8:
-    """Return the brightness of each pixel, (H, W) uint8, as Pillow and OpenCV compute it.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-    """
-    return ((rgb.astype(np.uint32) @ np.array(GREY_WEIGHTS, np.uint32) + 0x8000) >> 16).astype(np.uint8)
 
 
 def to_blob(taken: CardInput, rgb: UInt8, side: int = 0) -> Float32:
@@ -34,7 +20,7 @@ def to_blob(taken: CardInput, rgb: UInt8, side: int = 0) -> Float32:
     if taken.size:
         pixels = resize(pixels, *taken.size)
     if taken.order == "grey":
-        values: Float32 = (to_grey(pixels) - taken.mean_array).astype(np.float32)[None]
+        values = caffe_input.subtract_grey_mean(pixels, taken.mean_array)
     else:
         values = caffe_input.subtract_mean(pixels, taken.mean_array, flip=taken.order == "BGR")
     if taken.scale:

@@ -314,6 +314,8 @@ class Segmenter:
     def compute_scores(self, inputs: Sequence[SegmenterInput]) -> dict[str, Tensor]:
         """Run the net on images of one size, and return the blobs that the card's ``labels`` name.
 
+        Scores of a net that needs a frame around the image are those of the image alone.
+
         Args:
             inputs: the images, as ``read`` returns them.
 
@@ -324,7 +326,9 @@ class Segmenter:
             blob: torch.stack([self._input(taken, each.arrays[taken.kind]) for each in inputs])
             for blob, taken in self.card.inputs.items()
         }
-        return self._forward(blobs)
+        framing, size = self.card.framing, next(iter(blobs.values())).shape[2:]
+        framed = {blob: framing.frame_tensor(values) for blob, values in blobs.items()}
+        return {blob: framing.crop_scores(scores, size) for blob, scores in self._forward(framed).items()}
 
     def _input(self, taken: CardInput, values: Array) -> Tensor:
         """Convert an image or a depth map to an input (C, H, W) float32."""

@@ -81,7 +81,7 @@ class DatasetFeed:
         """The shapes of the first sample's arrays by top; later samples differ in height and width."""
         if not len(self.dataset):
             raise DataError("there is no image", path=f"{self.dataset.name} {self.dataset.split}")
-        return {top: (1, *array.shape) for top, array in self.dataset[0].items()}
+        return {top: (1, *array.shape) for top, array in self.dataset.frame(self.dataset[0]).items()}
 
     @property
     def description(self) -> str:
@@ -98,7 +98,7 @@ class DatasetFeed:
         sample = self.dataset[index]
         if self.augmentation:
             sample = self.augmentation(sample, self.dataset.label_classes, self.dataset.seed, draw)
-        return sample
+        return self.dataset.frame(sample)
 
     def _index(self, draw: int) -> int:
         while len(self._drawn) <= draw:

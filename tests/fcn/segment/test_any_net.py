@@ -11,6 +11,7 @@ from reproduction.caffe.formats import blobs, caffemodel, prototxt
 from reproduction.caffe.net import export_net
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.fcn.images import caffe_input
 from reproduction.fcn.segment import card, export, preprocess
 from reproduction.fcn.segment.any_net import NetOptions, find_labels_blob, load_any_net, load_mean
 from reproduction.fcn.segment.classifier import Classifier
@@ -110,7 +111,7 @@ def test_grey_nets_read_brightness(tmp_path, photo):
     files = write_net(tmp_path, FC, channels=1)
     made, _, _ = load_any_net(*files)
     assert made.inputs["data"].order == "grey"
-    assert np.array_equal(preprocess.to_grey(photo), np.asarray(Image.fromarray(photo).convert("L")))
+    assert np.array_equal(caffe_input.to_grey(photo), np.asarray(Image.fromarray(photo).convert("L")))
     assert preprocess.to_blob(made.inputs["data"], photo).shape == (1, 12, 16)
 
 

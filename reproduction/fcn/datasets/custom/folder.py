@@ -114,6 +114,19 @@ def check_side_param(side: object) -> int:
     raise DataError("'side' is not a number of pixels", got=safe_repr(side)[:80])
 
 
+def _check_mean_param(mean: object) -> tuple[float, ...]:
+    """Return the ``mean`` in a data layer's ``param_str`` if it is valid: three numbers, or one of grey images."""
+    if isinstance(mean, list | tuple) and len(mean) == 1:
+        return voc.check_mean([*mean] * 3)[:1]
+    return voc.check_mean(mean)
+
+
+def _check_scale_param(scale: object) -> float:
+    if isinstance(scale, int | float) and 0 < scale < 1e6:
+        return float(scale)
+    raise DataError("'scale' is not a factor", got=safe_repr(scale)[:80])
+
+
 class Folder(Dataset):
     """A split of a user's folder of images and labels, as a data set.
 
@@ -121,14 +134,16 @@ class Folder(Dataset):
 
     Shapes:
         kind   shape      dtype    content
-        data   (3, H, W)  float32  B G R, minus ``mean``
+        data   (3, H, W)  float32  B G R, minus ``mean``, times ``scale``
+               (1, H, W)           brightness, if ``mean`` is one number
         label  (1, H, W)  uint8    0 to the last class; 255 = void
 
     Args:
         split: ``train`` or ``val``.
         root: The folder.
         tops: Mapping from top to kind; None for every kind, under its name.
-        mean: The mean of each channel to subtract, in B G R order, 0 to 255.
+        mean: The mean of each channel to subtract, in B G R order, 0 to 255; one number makes the images grey.
+        scale: The factor by which the differences are multiplied.
         classes: Names of the classes. If ``classes`` and ``palette`` are both None, they are found as by
             ``find_classes`` and ``choose_classes``.
         palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
@@ -142,7 +157,8 @@ class Folder(Dataset):
     kind_classes: ClassVar = {"label": ()}  # the folder's classes replace it
     layer = "FolderSegDataLayer"
     layer_checks: ClassVar = {
-        "mean": voc.check_mean,
+        "mean": _check_mean_param,
+        "scale": _check_scale_param,
         "palette": color_labels.check_palette_param,
         "classes": check_classes_param,
         "side": check_side_param,
@@ -155,13 +171,14 @@ class Folder(Dataset):
         tops: Tops | None = None,
         *,
         mean: Sequence[float] = voc.MEAN_BGR,
+        scale: float = 1,
         classes: Sequence[str] | None = None,
         palette: Reading = None,
         side: int = 0,
         **order: Any,
     ):
         super().__init__(split, root, tops, **order)
-        self.mean_bgr = np.array(mean, np.float64)
+        self.mean_bgr, self.scale = np.array(mean, np.float64), np.float32(scale)
         self.files = find_files.list_files(root)
         self.tree = self.files.root
         self.ids = self.files.ids(split)
@@ -194,6 +211,15 @@ class Folder(Dataset):
         """The colour of each class, and maybe of void, if the palette or the format defines them; else None."""
         return choose_colours(self.files, self._names, self.palette)
 
+    @property
+    def is_grey(self) -> bool:
+        """True if images are converted to one channel of brightness."""
+        return len(self.mean_bgr) == 1
+
+    def channels(self, kind: str) -> int:
+        """Return the number of channels of a kind of data: 1 for labels and grey images, 3 for images in colour."""
+        return 1 if kind != "data" or self.is_grey else 3
+
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of the image (kind ``data``) or the label (kind ``label``) of an id; it need not exist.
 
@@ -210,7 +236,7 @@ class Folder(Dataset):
         return self.tree / folder / f"{image_id}{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image as (3, H, W) float32 minus the mean, or a label image as (1, H, W) uint8."""
+        """Read an image as (3, H, W) or (1, H, W) float32 minus the mean, or a label image as (1, H, W) uint8."""
         return self._to_sample(kind, self._read_image(path) if kind == "data" else self._read_label(path))
 
     def load(self, kind: str, image_id: str) -> Array:
@@ -242,7 +268,13 @@ class Folder(Dataset):
         return decode.shrink(numbers, self.side, smooth=False)
 
     def _to_sample(self, kind: str, pixels: UInt8) -> Array:
-        return caffe_input.subtract_mean(pixels, self.mean_bgr, flip=True) if kind == "data" else pixels[np.newaxis]
+        if kind != "data":
+            return pixels[np.newaxis]
+        if self.is_grey:
+            values = caffe_input.subtract_grey_mean(pixels, self.mean_bgr)
+        else:
+            values = caffe_input.subtract_mean(pixels, self.mean_bgr, flip=True)
+        return values if self.scale == 1 else values * self.scale
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of the split ``train``, on which the user trains."""
