@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the prototxts of the 15 published nets and the 4 of Mini-VOC, with solvers and tables, into prototxt/.
+"""Write the prototxts of the published nets, of Mini-VOC's and of the systems, with solvers and tables, to prototxt/.
 
 Takes a second; ``make prototxt`` runs it.
 
@@ -19,8 +19,8 @@ from common import run
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import files, prototxt
 from reproduction.commands.terminal import say
-from reproduction.fcn.datasets import PublishedNet
-from reproduction.fcn.nets import mini_nets, published_nets, receptive_field
+from reproduction.fcn.datasets import NetRecord
+from reproduction.fcn.nets import mini_nets, net_files, published_nets, receptive_field, systems
 from reproduction.fcn.nets.registry import PROTOTXT
 
 INTRO = """\
@@ -39,6 +39,14 @@ MINI = """
 
 From `reproduction/fcn/nets/mini_nets.py`: thin copies of voc-fcn32s, -16s and -8s for a data set that is drawn, and
 mini-vgg, the classifier with fully connected layers that mini-fcn32s starts from.
+
+"""
+SYSTEMS = """
+## Systems
+
+From `reproduction/fcn/nets/systems/`: nets of other trunks and texts. No weights of them were published. A net with
+BatchNorm also has a `finetune.prototxt`, which its solver names: it normalizes by the statistics of the weights that it
+starts from, and `train.prototxt` by those of the batch, for a training from the start.
 
 """
 HEAD = ("net", "classes", "stride", "crop offsets", "parameters", "base_lr", "momentum", "iter_size", "iterations")
@@ -69,8 +77,9 @@ def main() -> int:
 
 def render() -> dict[str, bytes]:
     """Return the content of every file, by path below prototxt/."""
-    texts = {"README.md": INTRO + table(published_nets.NETS) + MINI + table(mini_nets.NETS)}
-    written = {name: published_nets.build_files(row) for name, row in published_nets.NETS.items()}
+    pages = [INTRO, table(published_nets.NETS), MINI, table(mini_nets.NETS), SYSTEMS, table(systems.NETS)]
+    texts = {"README.md": "".join(pages)}
+    written = {name: net_files.build_files(row) for name, row in [*published_nets.NETS.items(), *systems.NETS.items()]}
     written |= {name: mini_nets.build_files(name) for name in (mini_nets.CLASSIFIER, *mini_nets.NETS)}
     for name, messages in written.items():
         texts |= {f"{name}/{file}": prototxt.dumps(message) for file, message in messages.items()}
@@ -82,11 +91,11 @@ def is_current(path: Path, text: bytes) -> bool:
     return path.is_file() and path.read_bytes() == text
 
 
-def table(rows_by_name: Mapping[str, PublishedNet]) -> str:
+def table(rows_by_name: Mapping[str, NetRecord]) -> str:
     """Return a Markdown table of nets."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
     for name, row in rows_by_name.items():
-        deploy, solver = published_nets.build_deploy(row), published_nets.build_solver(row)
+        deploy, solver = net_files.build_deploy(row), net_files.build_solver(row)
         # Both tasks of SIFT Flow crop by the same offsets, which are listed once.
         offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)
         rows.append(

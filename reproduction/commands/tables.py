@@ -25,9 +25,9 @@ from reproduction.commands.bars import Bars
 from reproduction.commands.options import add_data, add_device, make_parser, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
-from reproduction.fcn.datasets import SPECS, Dataset, PublishedNet
+from reproduction.fcn.datasets import SPECS, Dataset, NetRecord
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import forward_time
+from reproduction.fcn.nets import forward_time, systems
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.train import ablations, initial_weights, recipes
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compute the tables, print them and write them."""
     args = _parser().parse_args(arguments)
     nets = pipeline.select_nets(args.set)
+    shaped = [*nets, *(net for net in systems.NETS.values() if net.dataset.name == args.set)]
     has_skips = f"{args.set}-fcn32s" in recipes.NAMES  # nets that differ only in their stride
     names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips]))
     if "skip" in names and not has_skips:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Bars() as bars:
         # Missing data end the run here, before minutes of timing.
         dataset = open_data(nets[0], args.data, bars) if {"bound", "skip"} & set(names) else None
-        computed = [compute_table(name, args, nets, dataset, bars) for name in names]
+        computed = [compute_table(name, args, shaped, dataset, bars) for name in names]
     folder = args.report / args.set
     texts = tables.write_tables(computed, args.set, versions(), folder)
     text = texts["tables.json"].rstrip("\n") if args.json else f"{texts['tables.md']}\n{folder / 'tables.md'}"
@@ -90,7 +91,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def compute_table(
-    name: str, args: argparse.Namespace, nets: list[PublishedNet], dataset: Dataset | None, bars: Bars
+    name: str, args: argparse.Namespace, nets: Sequence[NetRecord], dataset: Dataset | None, bars: Bars
 ) -> Table:
     """Return one of the tables; those other than shape and time need the data set.
 
@@ -115,7 +116,7 @@ def compute_table(
     return tables.skip_table(scores, score_fixed_net(args, dataset, bars), args.set)
 
 
-def open_data(published: PublishedNet, root: Path, bars: Bars) -> Dataset:
+def open_data(published: NetRecord, root: Path, bars: Bars) -> Dataset:
     """Return the data set that a net is scored on, and draw its images first if they can be drawn.
 
     Raises:

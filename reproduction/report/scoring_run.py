@@ -13,7 +13,7 @@ from typing import Protocol
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets import Dataset, PublishedNet
+from reproduction.fcn.datasets import Dataset, NetRecord
 from reproduction.fcn.fetch.availability import format_availability
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
@@ -98,7 +98,7 @@ class ScoringRun:
 
 def score_nets(
     plan: ScoringPlan,
-    nets: Sequence[PublishedNet],
+    nets: Sequence[NetRecord],
     screen: Screen,
     find_references: record.FindReferences,
 ) -> ScoringRun:
@@ -228,7 +228,7 @@ def list_failures(report: ScoreReport, errors: int) -> list[str]:
     ]
 
 
-def record_run(report: ScoreReport, nets: Sequence[PublishedNet], trained: Path | None, path: Path) -> None:
+def record_run(report: ScoreReport, nets: Sequence[NetRecord], trained: Path | None, path: Path) -> None:
     """Write a report as the recorded scores that later runs are compared with, next to copies of the weights and logs.
 
     Args:

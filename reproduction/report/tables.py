@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reproduction.caffe.formats import files
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from reproduction.fcn.reproduce import paper
@@ -21,8 +21,8 @@ from reproduction.report.record import LabelScores, ScoreReport
 
 NOT_RECORDED = "not recorded"
 
-# The rows of the CVPR paper's Table 1 whose nets were published; its GoogLeNet was not.
-_TABLE_1 = {"voc-fcn-alexnet": "FCN-AlexNet", "voc-fcn32s": "FCN-VGG16"}
+# The rows of the CVPR paper's Table 1. Its FCN-GoogLeNet was not published; it was written from this table.
+_TABLE_1 = {"voc-fcn-alexnet": "FCN-AlexNet", "voc-fcn32s": "FCN-VGG16", "voc-fcn-googlenet": "FCN-GoogLeNet"}
 # The rows of its Table 2, by the part of the net's name that follows the data set.
 _TABLE_2 = {
     "fcn32s-fixed": "FCN-32s-fixed",
@@ -68,9 +68,9 @@ def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
     return [asdict(table) for table in tables]
 
 
-def shape_table(nets: Sequence[PublishedNet]) -> Table:
+def shape_table(nets: Sequence[NetRecord]) -> Table:
     """Return Table 1, computed from the nets' prototxts: convolutions, parameters, receptive field and stride."""
-    columns = ("convolutions", "learned", "receptive_field", "max_stride")
+    columns = ("depth", "learned", "receptive_field", "max_stride")
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
     for published in nets:
@@ -79,12 +79,11 @@ def shape_table(nets: Sequence[PublishedNet]) -> Table:
         used += [theirs] if theirs else []
         cells = [f"{figures[column]:,}" for column in columns]
         lines.append([published.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
-    titles = ("convolutions", "learned parameters", "receptive field, px", "max. stride, px")
+    titles = ("convolutions on the longest path", "learned parameters", "receptive field, px", "max. stride, px")
     return Table(
         "shape",
         "Table 1: convolutions, parameters, receptive field, stride",
-        "Computed from each net's deploy.prototxt; the fixed upsampling is not learned. The paper's"
-        " FCN-GoogLeNet was not published.",
+        "Computed from each net's deploy.prototxt; the fixed upsampling is not learned.",
         ["net", *_pairs(titles, ["paper", "paper, millions", "paper", "paper"])],
         lines,
         _format_sources(used),

@@ -19,7 +19,7 @@ from reproduction.commands import start
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.images import caffe_input
-from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.nets import mini_nets, net_files
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import any_net
 from reproduction.fcn.segment.any_net import NetOptions, load_any_net
@@ -250,7 +250,7 @@ def test_two_processes_count_what_one_does(drawn):
 
 
 def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
-    prototxt.dump(published_nets.build_deploy(mini_nets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
+    prototxt.dump(net_files.build_deploy(mini_nets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
     weights = drawn / "weights/mini/mini-fcn16s.caffemodel"
     own = ("--prototxt", tmp_path / "deploy.prototxt", "--dataset", "mini", "--split", "val")
     same = ("--weights", weights, "--data", drawn / "data", "--report", tmp_path / "report", "--json", "-q")
@@ -352,7 +352,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
 )
 def test_mistakes_with_ones_own_net_are_one_line(tool, args, code, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prototxt.dump(published_nets.build_deploy(mini_nets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
+    prototxt.dump(net_files.build_deploy(mini_nets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
     ended, out, err = tool(VOC21, *args)
     assert (ended, out) == (code, "")
     assert said in err

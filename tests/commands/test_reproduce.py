@@ -15,7 +15,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import prototxt
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files, published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedNumber, PublishedRow
 from reproduction.fcn.scoring import evaluate
@@ -162,7 +162,7 @@ def file_hash(path):
 def assert_an_independent_peer_predicts_the_same(host, folder):
     """OpenCV reads the caffemodel itself and predicts one image."""
     cv2 = pytest.importorskip("cv2")
-    prototxt.dump(published_nets.build_deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
+    prototxt.dump(net_files.build_deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
     peer = cv2.dnn.readNetFromCaffe(str(folder / "deploy.prototxt"), str(folder / "weights" / WEIGHTS))
     (image,) = (folder / "data").rglob(f"JPEGImages/{IDS[0]}.jpg")
     data = pixels(image)[:, :, ::-1].astype(np.float32) - np.array((104.00699, 116.66877, 122.67892), np.float32)

@@ -12,6 +12,7 @@ import torch
 from reproduction.caffe.formats import blobs, caffemodel, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.caffe.schema import NetParameter
+from reproduction.fcn import datasets
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch.manifest import Entry, EntryKind
 from reproduction.fcn.nets import registry
@@ -301,7 +302,7 @@ def test_other_labels_than_opencvs_fail(monkeypatch):
     assert results(checks, "fail") == ["OpenCV"]
 
 
-@pytest.mark.parametrize("name", [name for name in registry.NETS if name != "voc-fcn-alexnet"])
+@pytest.mark.parametrize("name", [name for name in datasets.NETS if name != "voc-fcn-alexnet"])
 def test_the_parameters_of_every_net_can_be_checked(name):
     published = registry.NETS[name]
     net = load(name) if name.startswith("mini") else thin_nets.net(name)

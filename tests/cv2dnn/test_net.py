@@ -10,7 +10,7 @@ from reproduction import cv2dnn
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn.nets import registry
+from reproduction.fcn.nets import published_nets
 from tests.helpers import classifiers, thin_nets
 from tests.helpers.paths import ROOT
 
@@ -63,7 +63,7 @@ def check_equal(mine, theirs, inputs):
     np.testing.assert_array_equal(mine.forward(), mine.forward(names[-1]))
 
 
-@pytest.mark.parametrize("name", [name for name in registry.NETS if not name.startswith("mini")])
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_layer_of_a_published_net_equals_opencvs(name):
     divisor = 16 if name == "voc-fcn-alexnet" else 32  # its groups divide the channels
     net = thin_nets.net(name, divisor)

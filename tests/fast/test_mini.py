@@ -7,7 +7,7 @@ import torch
 from reproduction.fast import compiler, precisions
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.nets import net_files, registry
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring.score import compute_scores, confusion_matrix
 from reproduction.fcn.segment import any_net
@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
 def net():
     row = registry.find_net("mini-fcn8s")
     return any_net.load_net_with_weights(
-        row.name, published_nets.build_deploy(row), local_files.INCLUDED_WEIGHTS / row.caffemodel
+        row.name, net_files.build_deploy(row), local_files.INCLUDED_WEIGHTS / row.caffemodel
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
 from reproduction.fcn.datasets.mini import mini_voc
-from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.nets import mini_nets, net_files
 
 COUNTS = {"TRAIN": 4, "VAL": 3, "IN_BOTH": 2, "OBJECTS": {"train": 8, "val": 7}}
 
@@ -20,7 +20,7 @@ def weights(folder, seed=1):
     """Write the three nets with seeded weights that predict several classes; return the weights folder."""
     (folder / "mini").mkdir(parents=True, exist_ok=True)
     for row in mini_nets.NETS.values():
-        net, draw = Net(published_nets.build_deploy(row)), torch.Generator().manual_seed(seed)
+        net, draw = Net(net_files.build_deploy(row)), torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for blobs in net.params.values():
                 spread = (2 / blobs[0][0].numel()) ** 0.5

@@ -8,7 +8,7 @@ import torch
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files
 from reproduction.fcn.train import recipes, training
 from tests.golden import seeded
 from tests.helpers import dataset_trees
@@ -96,7 +96,7 @@ def narrow(message, divisor=64):
 
 def imagenet(path, like="voc-fcn32s", divisor=64):
     """Write a narrow VGG16, or CaffeNet if ``like`` is ``voc-fcn-alexnet``; return the path."""
-    deploy = narrow(published_nets.build_deploy(_named(like).published), divisor)
+    deploy = narrow(net_files.build_deploy(_named(like).published), divisor)
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.nets import net_files, registry
 from tests.golden import seeded
 
 
@@ -22,7 +22,7 @@ def patch(monkeypatch, divisor=32):
 
 def deploy(name, divisor=32):
     """Return the deploy net, with convolutions of 64 channels and more narrowed by the divisor."""
-    message = published_nets.build_deploy(published_nets.NETS[name])
+    message = net_files.build_deploy(registry.NETS[name])
     for layer in message.layer:
         if layer.type == "Convolution" and layer.convolution_param.num_output >= 64:
             layer.convolution_param.num_output //= divisor

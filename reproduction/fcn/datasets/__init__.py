@@ -27,7 +27,7 @@ from reproduction.fcn.datasets.base import (
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.label_files import LabelReader
-from reproduction.fcn.datasets.spec import DatasetSpec, PublishedNet
+from reproduction.fcn.datasets.spec import DatasetSpec, NetRecord, PublishedNet
 from reproduction.fcn.images import framing
 from reproduction.fcn.images.framing import Framing
 
@@ -38,6 +38,7 @@ __all__ = [
     "VOID",
     "Dataset",
     "DatasetSpec",
+    "NetRecord",
     "PublishedNet",
     "Sample",
     "check_sample",
@@ -54,7 +55,7 @@ _MODULES = [importlib.import_module(f"{__name__}.{file}") for file in _FILES]
 
 #: The data sets by name.
 SPECS: dict[str, DatasetSpec] = {module.SPEC.name: module.SPEC for module in _MODULES}
-#: The nets of all data sets by name.
+#: The nets of the paper and those of Mini-VOC by name. ``fcn.nets.registry`` has further nets.
 NETS: dict[str, PublishedNet] = {net.name: net for module in _MODULES for net in module.NETS}
 #: The classes that read the data sets by name, and users' folders.
 DATASETS: dict[str, type[Dataset]] = {kind.name: kind for spec in SPECS.values() for kind in spec.datasets} | {

@@ -1,8 +1,8 @@
 """The record of a data set, and those of the nets that were published for it.
 
 Each data set has one file in this package. Its ``SPEC`` says everything that the rest of the project needs to know of
-it, and its ``NETS`` are the published nets that were trained on it. ``datasets.SPECS`` and ``datasets.NETS`` collect
-them; docs/data_sets.md shows how to add one.
+it, and its ``NETS`` are the nets of the paper that were trained on it. ``datasets.SPECS`` and ``datasets.NETS`` collect
+them; docs/data_sets.md shows how to add one. Further nets are in ``fcn.nets.systems``.
 """
 
 from __future__ import annotations
@@ -124,28 +124,24 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
-class PublishedNet:
-    """The record of one net of the paper, from which its prototxts are generated.
+class NetRecord:
+    """The record of a net, from which its prototxts, its model card and its training follow.
+
+    ``PublishedNet`` is the record of a net of the paper; ``nets.systems.System`` is that of any other net.
 
     Attributes:
-        name: Its name, that of its folder in the published repository, such as ``voc-fcn8s``.
-        dataset: The data set that it was trained on.
+        name: Its name everywhere, such as ``voc-fcn8s``: the folder in prototxt/, the argument of commands.
+        dataset: The data set that it is trained on.
         stride: Number of input pixels from one prediction to the next before the last upsampling: 32, 16 or 8.
         base_lr: The solver's ``base_lr``.
         caffemodel: Path of its published weights below the weights folder; None if none were published.
         parents: The nets whose weights its training starts from: name -> suffix that is appended to the names of that
-            net's layers, e.g. ``{"voc-fcn32s": ""}``.
+            net's layers, e.g. ``{"voc-fcn32s": ""}``. Empty for a net that is trained from its fillers' values.
         inputs: The data layer's tops with images: top -> content (a key of ``CHANNELS``).
-        trunk: The classifier whose layers the net has up to fc7: ``vgg16`` or ``alexnet``.
         first: Name of the first convolution: ``conv1`` for AlexNet; ``conv1_1_bgrd`` for four input channels.
-        blocks: VGG16's blocks: (channels, number of convolutions) before each pooling.
-        width: Number of channels of fc6 and fc7.
-        dropout: Dropout ratio after fc6 and fc7.
-        kernel: Kernel size of the last upsampling; None for twice its stride.
         normalize: True if the loss is a mean over the pixels that are not void; False if it is their sum.
-        late: True for late fusion: each input has its own trunk, and the scores are averaged.
-        at_once: True if the skips are trained together with the trunk in one stage, with fixed scales on the pools.
-        data: Path of the data root in the published prototxts.
+        data: Path of the data root in the prototxts.
+        deploy_size: Height and width of the image that deploy.prototxt declares, in pixels; most nets take any other.
         solver: Fields of the solver that differ from those of the data set's other nets, by name.
     """
 
@@ -156,16 +152,10 @@ class PublishedNet:
     caffemodel: str | None
     parents: Mapping[str, str]
     inputs: Mapping[str, str] = field(default_factory=lambda: {"data": "color"})
-    trunk: str = "vgg16"
     first: str = "conv1_1"
-    blocks: tuple[tuple[int, int], ...] = VGG16_BLOCKS
-    width: int = 4096
-    dropout: float = 0.5
-    kernel: int | None = None
     normalize: bool = False
-    late: bool = False
-    at_once: bool = False
     data: str = "../data"
+    deploy_size: int = 500
     solver: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -182,6 +172,29 @@ class PublishedNet:
     def data_layers(self) -> tuple[DataLayer, DataLayer]:
         """The data layer for training and the one for scoring."""
         return self.dataset.train, self.dataset.test
+
+
+@dataclass(frozen=True)
+class PublishedNet(NetRecord):
+    """The record of a net of the paper, or of a narrow copy of one for Mini-VOC; see ``NetRecord``.
+
+    Attributes:
+        trunk: The classifier whose layers the net has up to fc7: ``vgg16`` or ``alexnet``.
+        blocks: VGG16's blocks: (channels, number of convolutions) before each pooling.
+        width: Number of channels of fc6 and fc7.
+        dropout: Dropout ratio after fc6 and fc7.
+        kernel: Kernel size of the last upsampling; None for twice its stride.
+        late: True for late fusion: each input has its own trunk, and the scores are averaged.
+        at_once: True if the skips are trained together with the trunk in one stage, with fixed scales on the pools.
+    """
+
+    trunk: str = "vgg16"
+    blocks: tuple[tuple[int, int], ...] = VGG16_BLOCKS
+    width: int = 4096
+    dropout: float = 0.5
+    kernel: int | None = None
+    late: bool = False
+    at_once: bool = False
 
 
 VGG16, CAFFENET = {"vgg16": ""}, {"caffenet": ""}  # the classifiers that trainings start from

@@ -16,7 +16,7 @@ from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn import folders
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
 
@@ -98,7 +98,7 @@ def find_scores_folder(set_name: str, folder: StrPath | None = None) -> Path:
     return included if included.is_dir() and not wanted.is_dir() else wanted
 
 
-def find_weights(published: PublishedNet, folder: StrPath | None = None) -> Path:
+def find_weights(published: NetRecord, folder: StrPath | None = None) -> Path:
     """Return the path of a net's weights: the caffemodel or, if it is missing, a copy of the weights in another format.
 
     Args:

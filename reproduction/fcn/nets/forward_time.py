@@ -9,13 +9,13 @@ import torch
 
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.nets import registry
 
 
 def measure_forward_time(
-    published: PublishedNet, size: tuple[int, int] = (500, 500), trials: int = 5, device: str = "cpu"
+    published: NetRecord, size: tuple[int, int] = (500, 500), trials: int = 5, device: str = "cpu"
 ) -> float:
     """Return the mean seconds of a forward pass of a net with weights from its fillers, after one untimed pass.
 

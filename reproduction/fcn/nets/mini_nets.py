@@ -12,8 +12,8 @@ from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.datasets.spec import PublishedNet
-from reproduction.fcn.nets import published_nets
-from reproduction.fcn.nets.published_nets import LEARN
+from reproduction.fcn.nets import net_files, published_nets
+from reproduction.fcn.nets.parts import LEARN
 
 CLASSIFIER = "mini-vgg"
 CROP = 96  # height and width of the classifier's input, in pixels
@@ -110,7 +110,7 @@ def build_files(name: str) -> dict[str, NetParameter | SolverParameter]:
         name: ``"mini-vgg"`` or a key of ``NETS``.
     """
     if name != CLASSIFIER:
-        return published_nets.build_files(NETS[name])
+        return net_files.build_files(NETS[name])
     written: dict[str, NetParameter | SolverParameter] = {
         f"{split}.prototxt": build_classifier(split) for split in BATCH
     }

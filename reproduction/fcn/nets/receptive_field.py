@@ -21,6 +21,8 @@ class NetFigures:
         parameters: Number of weights and biases of all layers.
         learned: Number of those that are trained, whose ``lr_mult`` is not 0: without the fixed upsampling.
         convolutions: Number of Convolution layers.
+        depth: Number of Convolution layers on the longest path from an input to an output; Table 1's "conv. layers". In
+            a net without branches it is ``convolutions``.
         receptive_field: The largest receptive field of any blob before the first upsampling, in input pixels along the
             height.
         max_stride: The largest stride of any such blob, in input pixels along the height.
@@ -29,16 +31,25 @@ class NetFigures:
     parameters: int
     learned: int
     convolutions: int
+    depth: int
     receptive_field: int
     max_stride: int
 
 
 @dataclass(frozen=True)
 class _Field:
-    """The receptive field and stride of a blob in input pixels, and whether the blob follows an upsampling."""
+    """The receptive field and stride of a blob in input pixels, and what lies between the input and the blob.
+
+    Attributes:
+        size: Number of input pixels along the height that a value of the blob depends on.
+        stride: Number of input pixels from one value of the blob to the next.
+        depth: Number of Convolution layers on the longest path from an input.
+        upsampled: Whether the blob follows an upsampling.
+    """
 
     size: int = 1
     stride: int = 1
+    depth: int = 0
     upsampled: bool = False
 
 
@@ -64,6 +75,7 @@ def compute_net_figures(net_param: NetParameter) -> NetFigures:
         sum(blob.numel() for blob in net.parameters()),
         sum(blob.numel() for blob in net.parameters() if blob.requires_grad),
         sum(node.type == "Convolution" for node in net.graph.nodes),
+        max((field.depth for field in fields.values()), default=0),
         max((field.size for field in coarse), default=1),
         max((field.stride for field in coarse), default=1),
     )
@@ -77,5 +89,6 @@ def _find_field(layer: Layer, node: Node, fields: dict[str, _Field]) -> _Field:
     window = layer.sliding_windows(node.layer_param)[0]
     bottoms = [fields[bottom] for bottom in node.bottoms[: layer.located_bottoms]]
     size, stride = max(bottom.size for bottom in bottoms), max(bottom.stride for bottom in bottoms)
+    depth = max(bottom.depth for bottom in bottoms) + (node.type == "Convolution")
     upsampled = between.scale[0] > 1 or any(bottom.upsampled for bottom in bottoms)
-    return _Field(size + stride * (window.extent - 1), stride * window.stride, upsampled)
+    return _Field(size + stride * (window.extent - 1), stride * window.stride, depth, upsampled)

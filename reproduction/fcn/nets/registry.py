@@ -1,4 +1,4 @@
-"""The published nets and their prototxts, by net name."""
+"""All nets and their prototxts, by net name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn import datasets, folders
-from reproduction.fcn.datasets import Dataset, PublishedNet
+from reproduction.fcn.datasets import Dataset, NetRecord
+from reproduction.fcn.nets import systems
 
-#: The published nets and those of Mini-VOC, by name.
-NETS: dict[str, PublishedNet] = datasets.NETS
+#: The published nets, those of Mini-VOC, and the systems, by name.
+NETS: dict[str, NetRecord] = {**datasets.NETS, **systems.NETS}
 
 PROTOTXT = folders.find_included("prototxt")
 
 
-def find_net(net_name: str) -> PublishedNet:
-    """Return the record of a published net or of a net of Mini-VOC.
+def find_net(net_name: str) -> NetRecord:
+    """Return the record of a net.
 
     Args:
         net_name: Name of the net, such as ``voc-fcn8s``; a key of ``NETS``.
@@ -54,7 +55,7 @@ def load_solver(net_name: str) -> SolverParameter:
     return prototxt.load_solver(PROTOTXT / net_name / "solver.prototxt")
 
 
-def open_test_split(published: PublishedNet, root: StrPath, split: str | None = None) -> Dataset:
+def open_test_split(published: NetRecord, root: StrPath, split: str | None = None) -> Dataset:
     """Open the split of a data set on which a net is scored: the one that the data layer of its test prototxt reads.
 
     Args:

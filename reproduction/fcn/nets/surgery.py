@@ -22,8 +22,9 @@ from reproduction.caffe.net.copy_weights import CopyReport, assign_values, copy_
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Float64, Floating
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord, PublishedNet
 from reproduction.fcn.nets.published_nets import SKIPS
+from reproduction.fcn.nets.systems.system import System
 
 Source = Net | NetParameter
 
@@ -205,7 +206,7 @@ class InitReport:
         return "\n".join(parts)
 
 
-def initialize(net: Net, published: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
+def initialize(net: Net, record: NetRecord, parents: Mapping[str, NetParameter]) -> InitReport:
     """Initialize a net for training from the weights of its parents, as its published solve.py does.
 
     The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
@@ -215,55 +216,71 @@ def initialize(net: Net, published: PublishedNet, parents: Mapping[str, NetParam
 
     Args:
         net: The net to initialize, newly built.
-        published: The record of the net, which names its parents.
+        record: The record of the net, which names its parents.
         parents: The weights of each parent by its name: an upgraded ``NetParameter`` with blobs.
 
     Returns:
         A report of where the weights of each layer came from.
 
     Raises:
-        WeightsError: If ``parents`` has other names than ``published.parents``, a parent's weights do not fit, or the
+        WeightsError: If ``parents`` has other names than ``record.parents``, a parent's weights do not fit, or the
             parents lack a layer other than the first convolution and those of ``find_new_layers``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
     """
-    if parents.keys() != published.parents.keys():
+    if parents.keys() != record.parents.keys():
         raise WeightsError(
-            f"{published.name} starts from the weights of other nets",
+            f"{record.name} starts from the weights of other nets",
             got=join_first(list(parents)),
-            want=join_first(list(published.parents)),
+            want=join_first(list(record.parents)),
         )
-    _check_complete(net, published, parents)
+    if parents:
+        _check_complete(net, record, parents)
     transplants: dict[str, CopyReport] = {}
     widened = []
-    for parent, suffix in published.parents.items():
-        source, first = parents[parent], published.first + suffix
+    for parent, suffix in record.parents.items():
+        source, first = parents[parent], record.first + suffix
         try:
             transplants[parent] = transplant(net, source, suffix)
             if first in transplants[parent].untouched:
                 widen_input(net, first, source, _first(source))
                 widened.append(first)
         except WeightsError as error:
-            raise error.at(f"{published.name} from {parent}") from None
-    interpolated = interp(net)
+            raise error.at(f"{record.name} from {parent}") from None
+    interpolated = interp(net, find_bilinear_layers(net))
     untouched = set(net.params).intersection(*(report.untouched for report in transplants.values()))
     new = [name for name in net.params if name in untouched - {*widened, *interpolated}]
     return InitReport(transplants, widened, interpolated, new)
 
 
-def find_new_layers(published: PublishedNet) -> list[str]:
+def find_new_layers(record: NetRecord) -> list[str]:
     """Return the names of a net's layers that none of its parents has: new score layers, and fixed scales.
 
     Only at-once nets, whose skips are trained together with the rest, have fixed scales.
     """
-    pools = [pool for stride, pool, _ in SKIPS if stride >= published.stride]
+    if isinstance(record, System):
+        return list(record.new_layers)
+    assert isinstance(record, PublishedNet)
+    pools = [pool for stride, pool, _ in SKIPS if stride >= record.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
-    if published.late:
+    if record.late:
         scores = []  # each parent has its own
-    elif pools and not published.at_once:
+    elif pools and not record.at_once:
         scores = scores[-1:]  # the previous stage has the others
-    scales = [f"scale_{pool}" for pool in pools if published.at_once]
-    return [f"{name}{head.suffix}" for head in published.heads for name in scores] + scales
+    scales = [f"scale_{pool}" for pool in pools if record.at_once]
+    return [f"{name}{head.suffix}" for head in record.heads for name in scores] + scales
+
+
+def find_bilinear_layers(net: Net) -> list[str]:
+    """Return the names of the upsampling layers (Deconvolution) for which the prototxt states no ``weight_filler``.
+
+    Their weights are zero, so that no gradient passes, until ``interp`` sets them.
+    """
+    return [
+        name
+        for name, layer in net.layers.items()
+        if layer.layer_param.type == "Deconvolution" and not layer.layer_param.convolution_param.has("weight_filler")
+    ]
 
 
 def find_constant_scales(net: Net) -> list[str]:
@@ -281,18 +298,15 @@ def find_constant_scales(net: Net) -> list[str]:
     ]
 
 
-def _check_complete(net: Net, published: PublishedNet, parents: Mapping[str, NetParameter]) -> None:
+def _check_complete(net: Net, record: NetRecord, parents: Mapping[str, NetParameter]) -> None:
     provided = {
-        layer.name + suffix
-        for name, suffix in published.parents.items()
-        for layer in parents[name].layer
-        if layer.blobs
+        layer.name + suffix for name, suffix in record.parents.items() for layer in parents[name].layer if layer.blobs
     }
-    may_lack = {*find_new_layers(published), *(published.first + suffix for suffix in published.parents.values())}
+    may_lack = {*find_new_layers(record), *(record.first + suffix for suffix in record.parents.values())}
     for name, layer in net.layers.items():
         if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in provided | may_lack:
             raise WeightsError(
-                f"layer {name!r} of {published.name} is not in the weights of {join_first(list(parents))}",
+                f"layer {name!r} of {record.name} is not in the weights of {join_first(list(parents))}",
                 got=join_first(sorted(provided)) or "no layers with weights",
                 remedy="They belong to another net, or to an earlier stage.",
             )

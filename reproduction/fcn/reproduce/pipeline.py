@@ -17,7 +17,8 @@ from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets import Dataset, PublishedNet
+from reproduction.fcn import datasets
+from reproduction.fcn.datasets import Dataset, NetRecord
 from reproduction.fcn.fetch.availability import Availability
 from reproduction.fcn.fetch.download import unavailable_error
 from reproduction.fcn.fetch.local_files import FileRoots
@@ -70,12 +71,12 @@ class ScoredNet:
     predictions: Path
 
 
-def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
-    """Return the records of a data set's nets: all of them, or those that are named.
+def select_nets(name: str, names: Sequence[str] = ()) -> list[NetRecord]:
+    """Return the records of a data set's nets: those of the paper, or those that are named.
 
     Args:
         name: the name of the data set.
-        names: the names of the nets to select; all of the data set if there are none.
+        names: the names of the nets to select, systems included; the paper's of the data set if there are none.
 
     Raises:
         ReproductionError: If a net is unknown or belongs to another data set.
@@ -86,10 +87,10 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
             raise ReproductionError(
                 f"{published.name} is not a net of {name}", remedy=f"It belongs to {published.dataset.name}."
             )
-    return nets or [published for published in registry.NETS.values() if published.dataset.name == name]
+    return nets or [published for published in datasets.NETS.values() if published.dataset.name == name]
 
 
-def open_dataset(published: PublishedNet, root: Path) -> Dataset:
+def open_dataset(published: NetRecord, root: Path) -> Dataset:
     """Open the split of a data set that a net is scored on.
 
     Args:
@@ -102,7 +103,7 @@ def open_dataset(published: PublishedNet, root: Path) -> Dataset:
     return registry.open_test_split(published, root)
 
 
-def open_complete_dataset(published: PublishedNet, root: Path, drawing: Progress | None = None) -> Dataset:
+def open_complete_dataset(published: NetRecord, root: Path, drawing: Progress | None = None) -> Dataset:
     """Open the data set that a net is scored on, after drawing its images if it is one that is drawn.
 
     Args:
@@ -122,7 +123,7 @@ def open_complete_dataset(published: PublishedNet, root: Path, drawing: Progress
     return dataset
 
 
-def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[Availability]:
+def check_availability(plan: ScoringPlan, nets: Sequence[NetRecord]) -> list[Availability]:
     """Find out, before a long run, whether all missing data and weights can be fetched, and from where.
 
     Args:
@@ -158,14 +159,14 @@ def require_available(plan: ScoringPlan, availability: Sequence[Availability]) -
             raise unavailable_error(each.entry, plan.roots.file_path(each.entry), each.problems)
 
 
-def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:
+def _has_dataset(plan: ScoringPlan, published: NetRecord) -> bool:
     try:
         return not open_dataset(published, plan.roots.data).missing(plan.limit)
     except DataError:
         return False
 
 
-def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbacks) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, published: NetRecord, callbacks: Callbacks) -> Dataset:
     """Fetch or draw what is missing of the data set that a net is scored on, and open it.
 
     Args:
@@ -184,7 +185,7 @@ def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbac
     return open_dataset(published, plan.roots.data)
 
 
-def score_net(plan: ScoringPlan, published: PublishedNet, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
+def score_net(plan: ScoringPlan, published: NetRecord, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
     """Fetch a net's weights if they are missing, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights

@@ -11,7 +11,7 @@ from typing import Protocol
 from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.formats import hashes
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets import SPECS, PublishedNet
+from reproduction.fcn.datasets import SPECS, NetRecord
 from reproduction.fcn.fetch import download, local_files
 from reproduction.fcn.fetch.availability import Availability, check_availability
 from reproduction.fcn.fetch.download import FetchedEntry
@@ -75,7 +75,7 @@ class Source(Protocol):
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the weights file of a net; fetch it if it is missing.
 
         Args:
@@ -115,13 +115,13 @@ class DownloadedSource:
                 self._fetch(entry, roots, callbacks)
             yield
 
-    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the published caffemodel of a net or a copy of its weights, downloaded unless one is present."""
         entry = self.manifest[published.name]
         got = self._fetch(entry, roots, callbacks)
         return WeightsFile(got.path, got.sha256, got.entry.origin)
 
-    def check(self, nets: Sequence[PublishedNet], roots: FileRoots, *, with_data: bool) -> list[Availability]:
+    def check(self, nets: Sequence[NetRecord], roots: FileRoots, *, with_data: bool) -> list[Availability]:
         """Find out whether everything that is needed to score nets is present or can be downloaded, and from where.
 
         Args:
@@ -180,7 +180,7 @@ class DrawnSource:
             callbacks.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the net's file in the weights folder; nothing is fetched."""
         return _hash_weights(local_files.find_weights(published, roots.weights))
 
@@ -201,7 +201,7 @@ class TrainedWeights:
         """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
-    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the caffemodel that the training of a net wrote at its end.
 
         Raises:
@@ -230,7 +230,7 @@ class CustomWeights:
         """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
-    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the user's weights file, whatever the net."""
         return _hash_weights(self.file)
 

@@ -17,7 +17,7 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, hashes, json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
-from reproduction.fcn.datasets import PublishedNet, voc
+from reproduction.fcn.datasets import NetRecord, voc
 from reproduction.fcn.datasets.spec import CHANNEL_ORDERS, CHANNELS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
@@ -157,7 +157,7 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def published_card(published: PublishedNet, **more: Any) -> Card:
+def published_card(published: NetRecord, **more: Any) -> Card:
     """Return the model card of a published net or of a net of Mini-VOC.
 
     Args:

@@ -16,7 +16,7 @@ from reproduction.caffe.formats.weights import Weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.manifest import SLACK_BYTES, Entry, Manifest
@@ -148,7 +148,7 @@ def _find_hashes(path: StrPath, entries: list[Entry], progress: Progress | None)
     return hashes.compute_hashes(path, sorted(kinds), progress)
 
 
-def _check_values(net: Net, published: PublishedNet) -> list[WeightsCheck]:
+def _check_values(net: Net, published: NetRecord) -> list[WeightsCheck]:
     return [
         verify_parameters.check_finite(net),
         verify_parameters.check_learned(net),
@@ -167,7 +167,7 @@ def _skip_values(why: str) -> list[WeightsCheck]:
 
 
 def _check_labels(
-    net: Net, net_param: NetParameter, published: PublishedNet, found: Weights, progress: Callable[[str], object]
+    net: Net, net_param: NetParameter, published: NetRecord, found: Weights, progress: Callable[[str], object]
 ) -> list[WeightsCheck]:
     about = card.published_card(published)
     images = [scene.rgb for scene in mini_voc.draw_scenes(IMAGES)]

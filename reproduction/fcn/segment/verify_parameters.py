@@ -12,7 +12,7 @@ from reproduction.caffe.errors import WeightsError, join_first
 from reproduction.caffe.formats.weights import Weights, parameter_key
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Float32
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.nets import surgery
 from reproduction.fcn.segment.verification import WeightsCheck, passed_if
 
@@ -84,7 +84,7 @@ def check_fixed(net: Net) -> WeightsCheck:
     return passed_if(not wrong, "fixed", join_first(wrong, 6) or f"{', '.join(found)} as fixed", WANT_FIXED)
 
 
-def check_spread(net: Net, published: PublishedNet) -> WeightsCheck:
+def check_spread(net: Net, published: NetRecord) -> WeightsCheck:
     """Check that the weights of each class in the score layers have a similar standard deviation ("spread").
 
     On the same features, the score of a class varies in proportion to the standard deviation of its weights. If this is
@@ -113,7 +113,7 @@ def check_spread(net: Net, published: PublishedNet) -> WeightsCheck:
     return passed_if(not wrong, "spread of scores", join_first(wrong or ranges, 6), WANT_SPREAD)
 
 
-def find_score_layers(net: Net, published: PublishedNet) -> list[str]:
+def find_score_layers(net: Net, published: NetRecord) -> list[str]:
     """Return the names of the score layers: the convolutions that compute one channel for each class."""
     counts = {len(head.classes) for head in published.heads}
     return [

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import hashes, image_files, prototxt
-from reproduction.caffe.schema import NetParameter, SolverParameter
-from reproduction.fcn.datasets import SPECS, PublishedNet, voc
+from reproduction.fcn.datasets import SPECS, NetRecord, voc
 from reproduction.fcn.datasets.custom import color_labels, find_files, folder
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.spec import DataLayer
 from reproduction.fcn.images import decode
-from reproduction.fcn.nets import published_nets, registry, surgery
+from reproduction.fcn.nets import net_files, registry, surgery
 from reproduction.fcn.segment import card
 from reproduction.fcn.train import best_weights, recipes
 from reproduction.fcn.train.recipes import Recipe
@@ -160,7 +159,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def adapt_published(base: PublishedNet, custom: CustomData) -> PublishedNet:
+def adapt_published(base: NetRecord, custom: CustomData) -> NetRecord:
     """Return a copy of a published net's record with the classes, data layers and learning rate for a custom data set.
 
     Args:
@@ -196,7 +195,7 @@ def adapt_published(base: PublishedNet, custom: CustomData) -> PublishedNet:
     return replace(base, dataset=spec, base_lr=scale_base_lr(base, custom), caffemodel=None)
 
 
-def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
+def scale_base_lr(base: NetRecord, custom: CustomData) -> float:
     """Return the published ``base_lr``, scaled to the mean size of the custom training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
@@ -227,13 +226,7 @@ def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
         raise ReproductionError(
             f"{net_name} classifies whole images, not their pixels", remedy="Choose a segmentation net."
         )
-    adapted = adapt_published(published, custom)
-    files = published_nets.build_files(adapted)
-    train, test, solver_param = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
-    assert isinstance(train, NetParameter)
-    assert isinstance(test, NetParameter)
-    assert isinstance(solver_param, SolverParameter)
-    return replace(recipes.make_recipe(adapted, solver_param, train, test), dataset="")
+    return replace(recipes.build_recipe(adapt_published(published, custom)), dataset="")
 
 
 def find_recipes(net_names: Sequence[str], custom: CustomData | None) -> list[Recipe]:
@@ -299,6 +292,6 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
     record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
-    prototxt.dump(published_nets.build_deploy(recipe.published), model.parent / "deploy.prototxt")
+    prototxt.dump(net_files.build_deploy(recipe.published), model.parent / "deploy.prototxt")
     card.write_card(best_weights.keep_naming_best(record, model.parent), model.parent / card.CARD_FILE)
     return model.parent

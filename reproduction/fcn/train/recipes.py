@@ -13,12 +13,12 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import solver_nets
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.mini import mini_voc
-from reproduction.fcn.nets import mini_nets, published_nets, registry
+from reproduction.fcn.nets import mini_nets, net_files, registry
 
 #: The nets that can be trained by name.
-NAMES = (*published_nets.NETS, mini_nets.CLASSIFIER, *mini_nets.NETS)
+NAMES = (*registry.NETS, mini_nets.CLASSIFIER)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Recipe:
         train_net_param: the net to train.
         test_net_param: the net to validate with; None to skip validation.
         parents: the names of the nets whose weights the training starts from, e.g. ``("voc-fcn32s",)`` for voc-fcn16s.
-        published: the published net by whose net surgery the weights are initialized, see ``nets.surgery``; None copies
-            them by layer name, as Caffe does.
+        published: the record of the net by whose net surgery the weights are initialized, see ``nets.surgery``; None
+            copies them by layer name, as Caffe does.
         dataset: the name of the data set, a key of ``datasets.SPECS``. Empty for custom data, and for a solver file
             without a named net: what the net's data layers name is then read.
     """
@@ -44,7 +44,7 @@ class Recipe:
     train_net_param: NetParameter
     test_net_param: NetParameter | None
     parents: tuple[str, ...] = ()
-    published: PublishedNet | None = None
+    published: NetRecord | None = None
     dataset: str = ""
 
     def with_solver(self, **fields: object) -> Recipe:
@@ -57,7 +57,7 @@ class Recipe:
 
 
 def find_recipe(net_name: str) -> Recipe:
-    """Return the recipe by which a published net, or a net of Mini-VOC, is trained.
+    """Return the recipe by which a net of ``NAMES`` is trained.
 
     Raises:
         ReproductionError: If there is no such net; the remedy names the closest match.
@@ -73,14 +73,27 @@ def find_recipe(net_name: str) -> Recipe:
     return make_recipe(published, solver_param, train, test)
 
 
-def make_recipe(
-    published: PublishedNet, solver_param: SolverParameter, train: NetParameter, test: NetParameter
-) -> Recipe:
-    """Return the recipe of a published net, or of one that was adapted to custom data, from its prototxts.
+def build_recipe(record: NetRecord) -> Recipe:
+    """Return the recipe of a net that has no folder in prototxt/: one that was adapted to other data, or thinned.
+
+    Args:
+        record: the record of the net, from which its prototxts are built.
+    """
+    files = net_files.build_files(record)
+    solver_param = files["solver.prototxt"]
+    assert isinstance(solver_param, SolverParameter)
+    train, test = files[solver_param.train_net], files[solver_param.test_net[0]]
+    assert isinstance(train, NetParameter)
+    assert isinstance(test, NetParameter)
+    return make_recipe(record, solver_param, train, test)
+
+
+def make_recipe(published: NetRecord, solver_param: SolverParameter, train: NetParameter, test: NetParameter) -> Recipe:
+    """Return the recipe of a net from its prototxts.
 
     Args:
         published: the record of the net.
-        train: the net of train.prototxt.
+        train: the net to train, that of train.prototxt or finetune.prototxt.
         test: the net of val.prototxt or test.prototxt, for validation.
         solver_param: the solver.
     """

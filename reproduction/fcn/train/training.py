@@ -210,7 +210,7 @@ class _Training:
         report = self._initialize(weights)
         if report:
             self.callbacks.note("\n  ".join([f"{recipe.name} starts from", *report.splitlines()]))
-        new_layers = surgery.find_new_layers(recipe.published) if recipe.published else None
+        new_layers = surgery.find_new_layers(recipe.published) if recipe.published and recipe.parents else None
         self._raise_or_note([*preflight.check_weights(self.net, new_layers), *self._check_data()])
         if self.ranks.is_first:
             prototxt.dump(self.solver.param, self.folder / "solver.prototxt")

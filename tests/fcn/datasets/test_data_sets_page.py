@@ -16,7 +16,7 @@ from PIL import Image
 
 from reproduction.caffe.formats import prototxt
 from reproduction.fcn import datasets
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs/data_sets.md").read_text()
@@ -53,7 +53,7 @@ def test_the_file_of_the_page_reads_samples_and_defines_a_net(tmp_path):
     assert set(np.unique(sample["label"])) == {0, 1, 255}
     assert dataset.overlap() == []
     (net,) = module.NETS
-    message = published_nets.build_net(net, module.SPEC.test)
+    message = net_files.build_net(net, module.SPEC.test)
     assert message.layer[0].python_param.layer == module.Stripes.layer
     assert "stripes_dir" in prototxt.dumps(message)
 

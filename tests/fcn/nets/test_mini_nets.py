@@ -11,7 +11,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase, SolverParameter
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.datasets.spec import PublishedNet
-from reproduction.fcn.nets import mini_nets, published_nets, surgery
+from reproduction.fcn.nets import mini_nets, net_files, published_nets, surgery
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from tests.helpers.paths import ROOT
 
@@ -42,11 +42,11 @@ def without_widths(spec: LayerParameter) -> LayerParameter:
 def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: PublishedNet):
     model = published_nets.NETS[row.name.replace("mini", "voc")]
     for mine, its in zip(row.data_layers, model.data_layers, strict=True):
-        pairs = zip(published_nets.build_net(row, mine).layer, published_nets.build_net(model, its).layer, strict=True)
+        pairs = zip(net_files.build_net(row, mine).layer, net_files.build_net(model, its).layer, strict=True)
         data, *rest = [(without_widths(one), without_widths(other)) for one, other in pairs]
         assert all(one == other for one, other in rest)
         assert data[0].python_param.layer == data[1].python_param.layer
-    assert compute_net_figures(published_nets.build_deploy(row)).receptive_field == 404
+    assert compute_net_figures(net_files.build_deploy(row)).receptive_field == 404
 
 
 def test_the_table_agrees_with_the_data():
@@ -67,7 +67,7 @@ def test_stages_follow_each_other():
 
 
 def test_all_weights_together_are_small():
-    total = sum(compute_net_figures(published_nets.build_deploy(row)).parameters for row in mini_nets.NETS.values())
+    total = sum(compute_net_figures(net_files.build_deploy(row)).parameters for row in mini_nets.NETS.values())
     total += sum(p.numel() for p in Net(mini_nets.build_classifier_deploy()).parameters())
     assert 4 * total < 7.9e6
 
@@ -76,7 +76,7 @@ def test_the_classifier_is_the_first_net_seen_through_a_window():
     """fc7 of the convolutional net, in the middle of a picture, is the classifier's fc7 for the same surroundings."""
     classifier = Net(mini_nets.build_classifier_deploy(), seed=1)
     row = mini_nets.NETS["mini-fcn32s"]
-    net = Net(published_nets.build_deploy(row))
+    net = Net(net_files.build_deploy(row))
     surgery.initialize(net, row, {mini_nets.CLASSIFIER: classifier.to_proto()})
     picture = torch.randn(1, 3, mini_nets.CROP, mini_nets.CROP) * 50
     want = classifier({"data": picture}, blobs=["fc7"])["fc7"]
@@ -84,7 +84,7 @@ def test_the_classifier_is_the_first_net_seen_through_a_window():
     message = NetParameter(
         layer=[
             spec
-            for spec in published_nets.build_deploy(row).layer
+            for spec in net_files.build_deploy(row).layer
             if not {"score_fr", "upscore"} & {*spec.bottom, *spec.top}
         ]
     )

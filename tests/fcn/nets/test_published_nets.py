@@ -18,7 +18,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Window, conv_size, conv_windows, deconv_size, pool_sizes, pool_windows
 from reproduction.caffe.schema import LayerParameter, NetParameter
 from reproduction.fcn.datasets.spec import PublishedNet
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files, published_nets
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from tests.helpers import canonical_prototxt
 from tests.helpers.paths import ROOT
@@ -70,7 +70,7 @@ def test_there_are_30_nets_and_15_solvers_to_match():
 @pytest.mark.parametrize("name", SHA256)
 def test_a_net_is_written_byte_for_byte_as_published(name: str):
     folder, file = name.split("/")
-    text = prototxt.dumps(published_nets.build_files(published_nets.NETS[folder])[file])
+    text = prototxt.dumps(net_files.build_files(published_nets.NETS[folder])[file])
     assert hashlib.sha256(text.encode()).hexdigest() == SHA256[name]
 
 
@@ -81,7 +81,7 @@ def test_a_committed_prototxt_says_what_the_published_one_says(name: str):
 
 @each_net
 def test_a_committed_prototxt_reads_back_as_it_was_written(published: PublishedNet):
-    for file, message in published_nets.build_files(published).items():
+    for file, message in net_files.build_files(published).items():
         path = ROOT / "prototxt" / published.name / file
         assert prototxt.load(path, type(message)) == message
         if isinstance(message, NetParameter):
@@ -94,7 +94,7 @@ def test_a_committed_prototxt_reads_back_as_it_was_written(published: PublishedN
 @each_net
 def test_the_table_says_what_the_net_says(published: PublishedNet):
     for data_layer in published.data_layers:
-        net = published_nets.build_net(published, data_layer)
+        net = net_files.build_net(published, data_layer)
         data = net.layer[0]
         assert tuple(data.top) == published.tops
         says = ast.literal_eval(data.python_param.param_str)
@@ -120,19 +120,19 @@ def test_the_table_says_what_the_net_says(published: PublishedNet):
 
 @each_net
 def test_offsets_come_out_as_published(published: PublishedNet):
-    offsets = [spec.crop_param.offset for spec in published_nets.build_deploy(published).layer if spec.type == "Crop"]
+    offsets = [spec.crop_param.offset for spec in net_files.build_deploy(published).layer if spec.type == "Crop"]
     want = [18] if published.trunk == "alexnet" else OFFSETS[published.stride]
     assert offsets == [[value] for _ in published.heads for value in want]
 
 
 def test_training_starts_from_nets_whose_layers_fit():
     for published in ROWS:
-        mine = named(published_nets.build_deploy(published))
+        mine = named(net_files.build_deploy(published))
         for parent, suffix in published.parents.items():
             if parent not in published_nets.NETS:
                 assert parent in {"vgg16", "caffenet"}
                 continue
-            theirs = named(published_nets.build_deploy(published_nets.NETS[parent]))
+            theirs = named(net_files.build_deploy(published_nets.NETS[parent]))
             learned = [spec for spec in theirs.values() if spec.type == "Convolution"]
             assert learned
             for spec in learned:
@@ -168,8 +168,8 @@ def test_only_the_early_fusion_of_depth_has_no_published_weights():
 @each_net
 def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(published: PublishedNet):
     net, deploy = (
-        named(published_nets.build_net(published, published.data_layers[1])),
-        named(published_nets.build_deploy(published)),
+        named(net_files.build_net(published, published.data_layers[1])),
+        named(net_files.build_deploy(published)),
     )
     assert {spec.type for name, spec in net.items() if name not in deploy} == {"Python", "SoftmaxWithLoss", "Dropout"}
     pictures = deploy.pop("input")
@@ -205,7 +205,7 @@ def along_one_axis(net: NetParameter, size: int, windows: dict[str, Window]) -> 
 
 @each_net
 def test_scores_are_as_large_as_the_picture_whatever_its_size(published: PublishedNet):
-    net = published_nets.build_deploy(published)
+    net = net_files.build_deploy(published)
     windows = {
         spec.name: conv_windows(spec.convolution_param)[0] for spec in net.layer if spec.has("convolution_param")
     }
@@ -220,12 +220,12 @@ def test_scores_are_as_large_as_the_picture_whatever_its_size(published: Publish
 
 @each_net
 def test_parameters_are_those_of_the_published_weights(published: PublishedNet):
-    assert 4 * compute_net_figures(published_nets.build_deploy(published)).parameters == PAYLOAD[published.name]
+    assert 4 * compute_net_figures(net_files.build_deploy(published)).parameters == PAYLOAD[published.name]
 
 
 def test_figures_are_those_of_table_1():
     alexnet, vgg16 = (
-        compute_net_figures(published_nets.build_deploy(published_nets.NETS[name]))
+        compute_net_figures(net_files.build_deploy(published_nets.NETS[name]))
         for name in ("voc-fcn-alexnet", "voc-fcn32s")
     )
     assert (alexnet.convolutions, alexnet.receptive_field, alexnet.max_stride) == (8, 355, 32)
@@ -236,7 +236,7 @@ def test_figures_are_those_of_table_1():
 
 @each_net
 def test_skips_and_fusions_widen_no_field(published: PublishedNet):
-    figures = compute_net_figures(published_nets.build_deploy(published))
+    figures = compute_net_figures(net_files.build_deploy(published))
     assert figures.receptive_field == (355 if published.trunk == "alexnet" else 404)
     assert figures.max_stride == 32
 

@@ -13,7 +13,7 @@ from reproduction.caffe.formats import blobs, caffemodel, prototxt
 from reproduction.caffe.net.copy_weights import ReshapedBlob
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter, Phase
-from reproduction.fcn.nets import mini_nets, published_nets, surgery
+from reproduction.fcn.nets import mini_nets, net_files, published_nets, surgery
 from tests.helpers import thin_nets
 
 
@@ -380,7 +380,7 @@ def test_the_mini_nets_start_like_their_models():
     classifier = Net(mini_nets.build_classifier_deploy(), seed=1)
     parent = classifier
     for row in mini_nets.NETS.values():
-        a_net = Net(published_nets.build_deploy(row), Phase.TRAIN)
+        a_net = Net(net_files.build_deploy(row), Phase.TRAIN)
         report = surgery.initialize(a_net, row, {name: parent.to_proto() for name in row.parents})
         assert report.new == surgery.find_new_layers(row)
         assert [str(blob) for blob in report.transplants[next(iter(row.parents))].reshaped] == (

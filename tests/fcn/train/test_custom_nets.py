@@ -12,7 +12,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import datasets
 from reproduction.fcn.images import decode
-from reproduction.fcn.nets import mini_nets, published_nets, registry
+from reproduction.fcn.nets import mini_nets, net_files, registry
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.fcn.train import custom_nets, recipes, training
@@ -120,7 +120,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     notes = custom_nets.describe_changes([], known)
     assert notes[2].startswith("5 images are longer than 15 pixels, and are shrunk to that size")
     about = card.custom_card("mine", folders.NAMES, side=15)
-    net = Net(published_nets.build_deploy(stage.published), seed=1)
+    net = Net(net_files.build_deploy(stage.published), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
     assert found.labels.shape == folders.SIZE
@@ -178,7 +178,7 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     made.scorer = made.net  # not compiled, which rounds differently
     found = made(photos / "images/p0.jpg", scores=True)
     np.testing.assert_array_equal(snapshot(photos / "images/p0.jpg").labels, found.labels)
-    net = Net(prototxt.loads(prototxt.dumps(published_nets.build_deploy(stage.published)), NetParameter))
+    net = Net(prototxt.loads(prototxt.dumps(net_files.build_deploy(stage.published)), NetParameter))
     net.copy_from(caffemodel.load(model, NetParameter))
     sample = datasets.from_layer(stage.train_net_param.layer[0].python_param, ["data", "label"], photos)[0]
     want = net({"data": sample["data"][None]})["score"][0].detach().numpy()

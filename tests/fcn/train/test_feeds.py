@@ -8,7 +8,7 @@ from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn.datasets import draw_order
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files, published_nets
 from reproduction.fcn.train import feeds
 from tests.helpers import dataset_trees, small_trainings
 
@@ -16,7 +16,7 @@ from tests.helpers import dataset_trees, small_trainings
 @pytest.fixture
 def train(tmp_path):
     row = published_nets.NETS["voc-fcn32s"]
-    return published_nets.build_net(row, row.data_layers[0]), small_trainings.data(tmp_path / "data")
+    return net_files.build_net(row, row.data_layers[0]), small_trainings.data(tmp_path / "data")
 
 
 def drawn(count, seed=1337):
@@ -63,7 +63,7 @@ def test_the_next_sample_is_read_meanwhile_and_its_error_waits(train):
 
 def test_a_validation_reads_its_list_round_and_round(train):
     row = published_nets.NETS["voc-fcn32s"]
-    feed = feeds.open_feed(published_nets.build_net(row, row.data_layers[1]), train[1], Phase.TEST)
+    feed = feeds.open_feed(net_files.build_net(row, row.data_layers[1]), train[1], Phase.TEST)
     assert [feed.images(draw)[0] for draw in range(4)] == [*small_trainings.VALIDATED, small_trainings.VALIDATED[0]]
     assert list(feed.shapes) == ["data", "label"]
     assert feed.description.startswith("voc seg11valid, 3 images, sha1 ")

@@ -8,7 +8,7 @@ import pytest
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import net_files, published_nets
 from reproduction.fcn.train.losses import Loss, Meter, find_losses
 
 SHAPES = {"data": (1, 2, 3, 4), "label": (1, 1, 3, 4)}
@@ -51,7 +51,7 @@ def test_the_loss_of_a_classifier_is_of_images():
 def test_published_nets_learn_from_sums_but_for_alexnet():
     for name in ("voc-fcn8s", "siftflow-fcn16s", "voc-fcn-alexnet"):
         row = published_nets.NETS[name]
-        message = published_nets.build_net(row, row.data_layers[0])
+        message = net_files.build_net(row, row.data_layers[0])
         for layer in message.layer:
             if layer.type == "Convolution" and layer.convolution_param.num_output > 60:
                 layer.convolution_param.num_output = 2

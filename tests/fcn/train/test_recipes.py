@@ -6,7 +6,7 @@ import pytest
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import prototxt
-from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.nets import mini_nets, net_files, published_nets, systems
 from reproduction.fcn.train import initial_weights, recipes
 from tests.helpers import small_trainings
 from tests.helpers.paths import ROOT
@@ -25,14 +25,14 @@ def test_a_training_is_as_long_as_the_published_one(name):
     stage = recipes.find_recipe(name)
     rounds, updates = ROUNDS[name]
     assert (stage.solver_param.max_iter, stage.solver_param.test_interval) == (rounds * updates, updates)
-    snapshot = published_nets.build_solver(published_nets.NETS[name]).snapshot
+    snapshot = net_files.build_solver(published_nets.NETS[name]).snapshot
     assert stage.solver_param.snapshot == (snapshot or 2000)
     assert snapshot or name.startswith("siftflow")
     assert stage.parents == tuple(stage.published.parents)
 
 
 def test_every_net_can_be_trained():
-    assert {*ROUNDS, "mini-vgg", *mini_nets.NETS} == set(recipes.NAMES)
+    assert {*ROUNDS, "mini-vgg", *mini_nets.NETS, *systems.NETS} == set(recipes.NAMES)
     classifier = recipes.find_recipe("mini-vgg")
     assert (classifier.parents, classifier.published) == ((), None)
     solver = mini_nets.build_classifier_solver()
@@ -42,7 +42,7 @@ def test_every_net_can_be_trained():
 @pytest.mark.parametrize("name", mini_nets.NETS)
 def test_a_mini_net_is_validated_where_a_snapshot_is_made(name):
     stage = recipes.find_recipe(name)
-    solver = published_nets.build_solver(mini_nets.NETS[name])
+    solver = net_files.build_solver(mini_nets.NETS[name])
     assert (stage.solver_param.max_iter, stage.solver_param.test_interval) == (solver.max_iter, solver.snapshot)
     assert stage.parents == tuple(mini_nets.NETS[name].parents)
 

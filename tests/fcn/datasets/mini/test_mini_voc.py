@@ -15,7 +15,7 @@ from reproduction.fcn.datasets import layouts, voc
 from reproduction.fcn.datasets.mini import mini_voc, scenes
 from reproduction.fcn.datasets.mini.objects import DRAWERS, DrawnObject
 from reproduction.fcn.images import palette
-from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.nets import mini_nets, net_files
 from reproduction.fcn.train.image_list import ImageList
 from tests.helpers.small_mini_voc import shrink
 
@@ -75,7 +75,7 @@ def test_the_folder_is_a_data_root_in_the_layouts_of_the_real_data_sets(root):
 def test_the_data_layers_of_the_mini_nets_read_it(root):
     for row in mini_nets.NETS.values():
         for split, want in zip(row.data_layers, (("mini-sbd", "train"), ("mini", "val")), strict=True):
-            layer = published_nets.build_net(row, split).layer[0]
+            layer = net_files.build_net(row, split).layer[0]
             dataset = datasets.from_layer(layer.python_param, layer.top, root)
             assert dataset.classes == mini_voc.CLASSES
             assert mini_voc.digest(dataset) == mini_voc.digest(datasets.open_split(*want, root))

@@ -1,0 +1,20 @@
+"""The systems: nets of other trunks and texts than the paper's repository, by name.
+
+Each file has the records of its nets, ``NETS``, and the function that adds their layers. Nothing about them is
+published as files: their prototxts are written here from the texts, and no weights of them exist.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from reproduction.fcn.nets.systems.system import System
+
+__all__ = ["NETS", "System"]
+
+_FILES = ("googlenet",)
+
+#: The systems by name.
+NETS: dict[str, System] = {
+    net.name: net for file in _FILES for net in importlib.import_module(f"{__name__}.{file}").NETS
+}
