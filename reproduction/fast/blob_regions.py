@@ -1,4 +1,4 @@
-"""Choose which region of each blob is computed, and which ops compute it.
+"""Choose which region of each blob is computed.
 
 For each image only the pixels that it reaches are computed. Around them lies a border: zeros where the next layer reads
 padding, and values that were computed once from an image of zeros where no pixel of the image reaches.
@@ -16,6 +16,9 @@ from reproduction.fast.regions import EMPTY, PixelRange, Region
 
 # A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
 WORTHWHILE_FRACTION = 0.8
+
+# Largest fraction of a top for which computing only a part is faster, in spite of the copies that it needs.
+_LARGEST_FRACTION = 0.9
 
 
 @dataclass
@@ -63,37 +66,6 @@ def find_needed_ops(ops: Sequence[Op], blobs: Iterable[str]) -> list[Op]:
     return needed[::-1]
 
 
-def choose_ops(
-    ops: Sequence[Op], facts: BlobFacts, wanted: Sequence[str], *, use_zero_image: bool
-) -> tuple[list[Op], dict[str, BlobRegions]]:
-    """Choose for each op whether it or the layer's own forward runs, and which region of each blob is computed.
-
-    A layer's own forward reads its complete bottom, all of which must then be computed. The op before it may then no
-    longer be faster than its own layer, so that the choice is repeated until nothing changes.
-
-    Args:
-        ops: The needed ops, in order.
-        facts: Facts about their blobs.
-        wanted: Names of the requested blobs, which are stored completely.
-        use_zero_image: Whether pixels that no pixel of the image reaches may be copied from an image of zeros.
-
-    Returns:
-        The ops, some of them replaced by ``Op.uncompiled()``, and the regions of each blob by name.
-    """
-    chosen = list(ops)
-    while True:
-        regions = assign_regions(chosen, facts, wanted, use_zero_image=use_zero_image)
-        slower = [not _is_faster(op, facts, regions) for op in chosen]
-        if not any(slower):
-            return chosen, regions
-        chosen = [op.uncompiled() if is_slower else op for op, is_slower in zip(chosen, slower, strict=True)]
-
-
-def _is_faster(op: Op, facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> bool:
-    top = regions.get(op.tops[0]) if op.tops else None
-    return top is None or op.is_faster(top.computed, Region.from_shape(facts.shapes[op.tops[0]]))
-
-
 def assign_regions(
     ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str], *, use_zero_image: bool
 ) -> dict[str, BlobRegions]:
@@ -129,7 +101,8 @@ def assign_regions(
                 # computed pixel to surround.
                 inner = computed & facts.reached[top]
                 if top in bordered and op.computes_regions and facts.uniform[top].pixels and inner.pixels:
-                    computed = inner
+                    small = inner.pixels <= _LARGEST_FRACTION * complete[top].pixels
+                    computed = inner if small or op.writes_to_buffer else computed
                 regions[top].computed = computed
         shapes = [facts.shapes[bottom] for bottom in op.bottoms]
         for bottom, region in zip(op.bottoms, op.regions_read(computed, shapes), strict=True):

@@ -30,7 +30,7 @@ from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
-from reproduction.fast.kernels import MatrixConvolution
+from reproduction.fast.kernels import ConvolutionKernel, MatrixConvolution
 from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.planner import Planner
 from reproduction.fast.precisions import PRECISIONS, set_cudnn_flags, supported_precision
@@ -44,10 +44,10 @@ _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is record
 def compile(net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False) -> CompiledNet:
     """Compile a net for inference.
 
-    For each input size, a layer is compiled only if that is certain to be faster. If the compiled layers together are
-    not certain to be faster, the uncompiled net runs, as for most classifiers of small images. How a size is computed
-    may improve at its second call, so that the results of the first call differ from those of later calls by rounding;
-    ``steady`` prevents that.
+    Normalizations, sums and ReLUs are computed together with the convolution before them, unless a blob in between is
+    requested. If a compiled net is not certain to be faster for an input size, the uncompiled net runs, as for double
+    precision. How a size is computed may improve at its second call, so that the results of the first call differ from
+    those of later calls by rounding; ``steady`` prevents that.
 
     The weights of compiled layers are converted when they are first needed, and again after an in-place change of the
     net's parameters (changes through ``.data`` are not detected). The net and the converted weights together can need
@@ -132,9 +132,13 @@ class CompiledNet:
                 continue
             weight = op.layer.blobs[0]
             if readers[weight.data_ptr()] > 1:
-                continue  # a layer that shares the weights may run uncompiled
+                continue  # another layer shares the weights
+            first = next(each for each in self._ops if each.layer is op.layer)
+            between = {blob for each in (first, *op.folded) for blob in each.tops} - set(op.tops)
+            if not op.has_own_weights or between.intersection(self._last_versions.values()):
+                continue  # without the folded layers, other weights are needed
             kernel = op.make_kernel([], choice.regions[op.tops[0]].computed)
-            if isinstance(kernel, MatrixConvolution):
+            if not isinstance(kernel, ConvolutionKernel) or isinstance(kernel, MatrixConvolution):
                 continue  # it multiplies the net's own weights
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight

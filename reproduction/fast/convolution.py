@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import and_, or_
 
 import torch
 from torch import Tensor
 
-from reproduction.fast.kernels import ConvolutionKernel, LayerForward, MatrixConvolution, TorchConvolution
-from reproduction.fast.ops import Op, WindowOp
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
+from reproduction.fast.kernels import (
+    ConvolutionKernel,
+    Kernel,
+    MatrixConvolution,
+    PackedConvolution,
+    PackedWeights,
+    TorchConvolution,
+    can_pack_weights,
+)
+from reproduction.fast.ops import Op, WindowOp, channel_factors, describe_folded
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import WinogradConvolution
 
@@ -29,29 +40,31 @@ _LEAST_CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
 # the net's own weights are used without reordering.
 LARGE = 4 << 20
 
-# Time to read one weight from memory, in products, for estimates. With few pixels, reading the weights takes most of
-# the time, and Winograd's method has more weights. Measured with AVX-512 and 512 channels: Winograd's method is a third
-# slower at 7 x 7 pixels, equal at 14 x 14, and a third faster at 28 x 28.
-READ_TIME = 60
+# Estimates of the time of Winograd's method relative to that of the direct kernel: a constant, what transforming takes
+# for each channel, and the time to read a transformed weight, in products. With few pixels, reading the weights takes
+# most of the time, and Winograd's method has more weights. Measured with AVX-512 and AVX2, relative to packed weights:
+# 0.7 and 0.6 for 64 channels, 0.35 for 512 channels at 63 x 63 pixels, 0.9 and 0.8 at 14 x 14.
+_WINOGRAD_TIME, TRANSFORM_TIME = 0.33, 28
+READ_TIME = 24
 
-# Largest fraction of the top for which computing only a part is faster, in spite of the copies that it needs.
-_LARGEST_FRACTION = 0.9
+# The largest such estimate for which Winograd's method is used: it needs a bottom with padding, and so a copy.
+_WINOGRAD_GAIN = 0.78
 
-# Time of a product in Winograd's method relative to one in the layer, for estimates; a little more than measured.
-_WINOGRAD_TIME = 0.6
+# Time of oneDNN with packed weights relative to that of the layer; a little more than measured.
+_PACKED_TIME = 0.75
 
 
 @dataclass(eq=False, kw_only=True)
 class ConvolutionOp(WindowOp):
-    """A convolution, computed by a kernel that may be faster than the layer's own forward.
+    """A convolution, with the layers that were folded into it.
 
-    It uses Winograd's method where that applies and is faster.
-    Each kernel converts the weights when it is first used.
+    It uses Winograd's method where that applies and is faster. Each kernel converts the weights when it is first used.
 
     Attributes:
+        bottoms: The blob that is convolved and, if a sum was folded, the one that is added.
         group: The number of groups of channels.
         precision: One of ``PRECISIONS``.
-        relu: Whether a ReLU follows, which the kernel then applies.
+        folded: The ops that were folded into this one, in order: affine ones, a sum, a ReLU; see ``folding.fold``.
         only_kernel: The kernel to use for all regions, since the net's weights were freed by ``compile(discard=True)``;
             None if they were not.
         tile: How many rows and columns of outputs Winograd's method computes at a time, such as (4, 4); None if it does
@@ -61,28 +74,98 @@ class ConvolutionOp(WindowOp):
 
     group: int
     precision: str
-    relu: bool
+    folded: tuple[Op, ...] = ()
     only_kernel: ConvolutionKernel | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._extended: dict[str, ConvolutionOp] = {}
         weight, (rows, columns) = self.layer.blobs[0], self.windows
         single, cpu = weight.dtype is torch.float32, weight.device.type == "cpu"
         self.products_per_pixel = self.layer_cost = weight.numel()
         self._dtype = torch.bfloat16 if self.precision == "bf16" and single else weight.dtype
         square = rows == columns and rows.stride == rows.dilation == self.group == 1
         wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
-        self.tile = _TILES[self.precision].get(rows.kernel) if square and wide and single and cpu else None
+        may_tile = square and wide and single and cpu and len(self.bottoms) == 1
+        self.tile = _TILES[self.precision].get(rows.kernel) if may_tile else None
         self.writes_to_buffer = self.tile is not None
         self.is_large = weight.numel() >= LARGE
-        self._as_matrix = self.is_large and self.group == 1 and self._dtype is weight.dtype and cpu
-        self._always = not cpu or self._dtype is not weight.dtype  # the layer does not compute in bfloat16
+        self._as_matrix = self.is_large and self.group == 1 and self._dtype is weight.dtype and cpu and not self.sums
+        self._packs = cpu and single and not self.is_large and can_pack_weights()
 
-    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> ConvolutionKernel:
-        """Return the kernel that is the fastest for the region ``top`` of the top; ``bottoms`` is not used."""
+    @property
+    def relu(self) -> bool:
+        """Whether a ReLU is applied at the end."""
+        return bool(self.folded) and _form(self.folded[-1]).is_relu
+
+    @property
+    def sums(self) -> bool:
+        """Whether the second bottom is added."""
+        return len(self.bottoms) > 1
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether no layer was folded into the weights, which are then the net's own."""
+        return not any(_form(op).is_affine for op in self.folded)
+
+    def extend(self, follower: Op) -> ConvolutionOp:
+        """Return this op with one more op folded into it; the same op for the same follower."""
+        if follower.tops[0] not in self._extended:
+            added = [name for name in follower.bottoms if name != self.tops[0]]
+            self._extended[follower.tops[0]] = replace(
+                self, bottoms=(*self.bottoms, *added), tops=follower.tops, folded=(*self.folded, follower)
+            )
+        return self._extended[follower.tops[0]]
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """Return the weight ``(O, C / group, kernel_h, kernel_w)`` and the bias ``(O,)`` or None, with affine layers.
+
+        Without such layers, they are the net's own.
+        """
+        weight, *biases = (blob.detach() for blob in self.layer.blobs)
+        bias = biases[0] if biases else None
+        affine = [op.layer for op in self.folded if _form(op).is_affine]
+        if not affine:
+            return weight, bias
+        factor, offset = channel_factors(affine, len(weight), weight.device)
+        if bias is not None:
+            offset = offset + factor * bias
+        return weight * factor.to(weight.dtype)[:, None, None, None], offset.to(weight.dtype)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return the shape of the top, which depends on that of the convolved bottom."""
+        return super().top_shapes(bottoms[:1])
+
+    def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Return the region of the top that the image influences, in the convolved bottom or in the added one."""
+        return reduce(or_, bottoms[1:], super().reached(bottoms[:1], top))
+
+    def uniform(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Return a region of the top whose pixels are all equal."""
+        return reduce(and_, bottoms[1:], super().uniform(bottoms[:1], top))
+
+    def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Return the pixels of the bottoms that are read; the padding is not read by a kernel that adds it itself."""
+        read = top.read_by(self.windows)
+        if top == Region.from_shape(self.top_shapes(bottoms)[0]) and not self._needs_padding(top):
+            read &= Region.from_shape(bottoms[0])
+        return [read, *[top] * (len(bottoms) - 1)]
+
+    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Return the kernel that is the fastest for the region ``top`` of the top.
+
+        Args:
+            bottoms: The regions of the bottoms; if that of the first one has no padding, the kernel adds it.
+            top: The region of the top to compute.
+        """
         if self.only_kernel is not None:
             return self.only_kernel
-        return self._winograd if self._uses_winograd(top) else self._direct
+        if self._uses_winograd(top):
+            return self._winograd
+        if not self._packs:
+            return self._direct
+        rows, columns = (b.start - a.start for a, b in zip(top.read_by(self.windows), bottoms[0], strict=True))
+        return PackedConvolution(self._packed, (rows, columns), relu=self.relu)
 
     def overread(self, top: Region) -> tuple[int, int]:
         """Return how many more rows and columns of the bottom are read than the region ``top`` of the top depends on.
@@ -92,67 +175,57 @@ class ConvolutionOp(WindowOp):
         rows, columns = self.tile if self.tile and self._uses_winograd(top) else (1, 1)
         return -top.rows.size % rows, -top.columns.size % columns
 
-    def is_faster(self, computed: Region, top: Region) -> bool:
-        """Return whether a kernel computes a region of the top faster than the layer computes the complete top.
-
-        It is also True where the layer cannot be used, because its weights were freed or it does not support the dtype;
-        and always on a GPU.
-
-        Args:
-            computed: The region of the top that is computed.
-            top: The region of all its pixels.
-        """
-        small = computed.pixels <= _LARGEST_FRACTION * top.pixels
-        return self._always or self.only_kernel is not None or small or self._uses_winograd(computed)
-
     def relative_time(self, computed: Region) -> float:
         """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
-        return self._winograd_time(computed) if self._uses_winograd(computed) else 1.0
+        direct = _PACKED_TIME if self._packs else 1.0
+        return direct * (self._winograd_time(computed) if self._uses_winograd(computed) else 1)
 
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "Winograd F(4x4, 3x3) with ReLU"."""
-        text = "one product, with the weights of the net" if self._as_matrix else "as torch does it"
+        text = "oneDNN, with packed weights" if self._packs else "as torch does it"
+        if self._as_matrix:
+            text = "one product, with the weights of the net"
         if self.tile and self._uses_winograd(computed):
             kernel = self.windows[0].kernel
             text = f"Winograd F({self.tile[0]}x{self.tile[1]}, {kernel}x{kernel})"
-        return text + (" with ReLU" if self.relu else "")
+        return describe_folded(text, self.folded)
 
-    def uncompiled(self) -> Op:
-        """Return an op that runs the layer's own forward, and then the ReLU that this op includes, if any."""
-        return WindowOp(
-            self.name, self.layer, self.bottoms, self.tops, "as it is" + (" with ReLU" if self.relu else ""),
-            products_per_pixel=self.products_per_pixel, layer_cost=self.layer_cost, windows=self.windows,
-            kernel=LayerForward(self.layer, relu=self.relu), computes_regions=False,
-        )  # fmt: skip
+    def _needs_padding(self, top: Region) -> bool:
+        """Return whether the kernel for a region needs a bottom that includes the padding."""
+        return self.only_kernel is not None or self._uses_winograd(top) or not self._packs
 
     def _uses_winograd(self, computed: Region) -> bool:
         if self.only_kernel is not None:
             return isinstance(self.only_kernel, WinogradConvolution)
-        return self.tile is not None and self._winograd_time(computed) < 1
+        return self.tile is not None and self._winograd_time(computed) < (_WINOGRAD_GAIN if self._packs else 1)
 
     def _winograd_time(self, computed: Region) -> float:
-        """Estimate the time of Winograd's method relative to that of the layer."""
+        """Estimate the time of Winograd's method relative to that of the direct kernel."""
         assert self.tile is not None
         rows, columns = self.windows
         size = [outputs + rows.kernel - 1 if outputs > 1 else 1 for outputs in self.tile]
         weights = math.prod(size) * (rows.kernel if self.tile[1] == 1 else 1)
-        taps = rows.kernel * columns.kernel
-        products = taps * computed.pixels
-        return (_WINOGRAD_TIME * products + READ_TIME * weights) / max(1, products + READ_TIME * taps)
+        products = rows.kernel * columns.kernel * computed.pixels
+        transforms = TRANSFORM_TIME / min(self.layer.blobs[0].shape[:2])
+        return _WINOGRAD_TIME + transforms + READ_TIME * weights / max(1, products)
 
     @cached_property
     def _winograd(self) -> ConvolutionKernel:
         assert self.tile is not None
-        return WinogradConvolution(*self._weight_and_bias, self.tile, relu=self.relu, dtype=self._dtype)
+        return WinogradConvolution(*self.weight_and_bias(), self.tile, relu=self.relu, dtype=self._dtype)
+
+    @cached_property
+    def _packed(self) -> PackedWeights:
+        return PackedWeights(self.weight_and_bias, self.windows, self.group, self._dtype)
 
     @cached_property
     def _direct(self) -> ConvolutionKernel:
-        weight, bias = self._weight_and_bias
+        weight, bias = self.weight_and_bias()
         if self._as_matrix:
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 
-    @property
-    def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
-        weight, *bias = self.layer.blobs
-        return weight, bias[0] if bias else None
+
+def _form(op: Op) -> PointwiseForm:
+    assert isinstance(op.form, PointwiseForm)
+    return op.form

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -10,14 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Window
+from reproduction.caffe.geometry import Window, pool_sizes
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.compiled_forms import LRNForm
 from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.regions import PixelRange, Region, Windows
 
 _LEAST_OUTPUTS = 256  # least number of output channels per matrix product
 _IM2COL_VALUES = 8 << 20  # values that im2col produces at a time
+_PACKED_SIZES = 2  # sizes of the bottom for which packed weights are kept
 BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a buffer
 
 
@@ -60,11 +64,10 @@ class LayerForward(Kernel):
 
     Args:
         layer: The layer.
-        relu: Whether to apply a ReLU to the first top, in place; the top must not share memory with a bottom.
     """
 
-    def __init__(self, layer: Layer, *, relu: bool = False):
-        self.layer, self.relu = layer, relu
+    def __init__(self, layer: Layer):
+        self.layer = layer
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Run the layer and return its tops, the first of them in ``out`` unless that is None.
@@ -76,8 +79,6 @@ class LayerForward(Kernel):
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
             raise error.at(layer_place(self.layer.layer_param)) from error.__cause__
-        if self.relu:
-            F.relu(tops[0], inplace=True)
         return tops if out is None else (_write(tops[0], out), *tops[1:])
 
 
@@ -87,6 +88,50 @@ class PassThrough(Kernel):
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the bottom, copied to ``out`` unless that is None."""
         return (_write(bottoms[0], out),)
+
+
+class Affine(Kernel):
+    """``factor * x + offset`` for each channel, with an optional ReLU.
+
+    Args:
+        factor: ``(C,)``.
+        offset: ``(C,)``.
+        relu: Whether to apply a ReLU.
+    """
+
+    def __init__(self, factor: Tensor, offset: Tensor, *, relu: bool):
+        self.factor, self.offset, self.relu = factor[:, None, None], offset[:, None, None], relu
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Return the top, in ``out`` unless that is None."""
+        top = torch.addcmul(self.offset, bottoms[0].to(self.factor.dtype), self.factor, out=out)
+        return (top.relu_() if self.relu else top,)
+
+
+class ChannelNormalization(Kernel):
+    """LRN across channels: each value divided by a power of a sum of squares over neighboring channels.
+
+    The sums are a product with a matrix of ones and zeros, in which the channels of a pixel are adjacent in memory.
+
+    Args:
+        form: The parameters of the layer.
+    """
+
+    def __init__(self, form: LRNForm):
+        self.form = form
+        self.band: Tensor | None = None
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Return the normalized bottom, in ``out`` unless that is None."""
+        form, x = self.form, bottoms[0].permute(0, 2, 3, 1)
+        values = x.reshape(-1, x.shape[3])
+        if self.band is None:
+            ones = values.new_full((x.shape[3],) * 2, form.alpha / form.size)
+            self.band = ones.triu(-(form.size // 2)).tril(form.size // 2)
+        scale = torch.addmm(values.new_tensor(form.k), values * values, self.band)
+        # Exponents of 0.75 are usual, and a root is several times as fast as a power.
+        power = scale.sqrt().mul_(scale).rsqrt_() if form.beta == 0.75 else scale.pow_(-form.beta)
+        return (_write(power.mul_(values).view(x.shape).permute(0, 3, 1, 2), out),)
 
 
 class ConvolutionKernel(Kernel):
@@ -101,9 +146,6 @@ class ConvolutionKernel(Kernel):
 
 class TorchConvolution(ConvolutionKernel):
     """Convolution by ``F.conv2d`` in channels-last format, with products of the given dtype.
-
-    The weights are not prepacked for oneDNN, which chooses its algorithm by the size of the images: with weights that
-    were packed for another size, convolutions were up to twenty times slower.
 
     Args:
         weight: ``(O, C / group, kernel_h, kernel_w)``.
@@ -125,15 +167,99 @@ class TorchConvolution(ConvolutionKernel):
         self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Return the convolution of the bottom, in ``out`` unless that is None."""
-        x = bottoms[0].to(self.dtype)
-        if out is None:
-            return (self._convolve(x).to(bottoms[0].dtype),)
-        return (_compute_in_bands(x, out, self.rows, self._convolve),)
+        """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
+        x, *added = (bottom.to(self.dtype) for bottom in bottoms)
+        if out is not None and not added:
+            return (_compute_in_bands(x, out, self.rows, self._convolve),)
+        top = self._convolve(x, *added)
+        return (top.to(bottoms[0].dtype) if out is None else out.copy_(top),)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         y = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.group)
+        if added is not None:
+            y += added
         return F.relu(y, inplace=True) if self.relu else y
+
+
+class PackedWeights:
+    """The weights of a convolution in the order in memory that oneDNN prefers for the size of the bottom.
+
+    The order depends on the size: with weights that were packed for another one, convolutions are up to twenty times
+    slower. Weights for the last two sizes are kept.
+
+    Args:
+        load: A function that returns the weights ``(O, C / group, kernel_h, kernel_w)`` and the bias ``(O,)`` or None.
+        windows: The window along rows and the one along columns: kernel size, stride and dilation.
+        group: Number of groups of channels.
+        dtype: Dtype of the products.
+
+    Source: torch 2.11 to 2.13, ``torch._inductor.fx_passes.mkldnn_fusion``, which calls the same operators.
+    """
+
+    def __init__(
+        self, load: Callable[[], tuple[Tensor, Tensor | None]], windows: Windows, group: int, dtype: torch.dtype
+    ):
+        self.dtype = dtype
+        self.stride = [window.stride for window in windows]
+        self.dilation = [window.dilation for window in windows]
+        self.group = group
+        self._load = load
+        self._packed: OrderedDict[tuple[int, ...], tuple[Tensor, Tensor | None]] = OrderedDict()
+
+    def pack(self, shape: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Return the packed weights, and the bias or None.
+
+        Args:
+            shape: The shape of the bottom, ``(N, C, H, W)``.
+            padding: The padding above and below, and that to the left and right.
+        """
+        key = (*shape, *padding)
+        if key in self._packed:
+            self._packed.move_to_end(key)
+        else:
+            self._packed[key] = self._pack(shape, padding)
+            if len(self._packed) > _PACKED_SIZES:
+                self._packed.popitem(last=False)
+        return self._packed[key]
+
+    def _pack(self, shape: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        weight, bias = self._load()
+        args = (list(padding), self.stride, self.dilation, self.group, list(shape))
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight.detach().to(self.dtype), *args)
+        return packed, None if bias is None else bias.detach().to(self.dtype)
+
+
+def can_pack_weights() -> bool:
+    """Return whether torch has oneDNN's convolutions with packed weights."""
+    names = ("_convolution_pointwise", "_reorder_convolution_weight")
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops, "mkldnn") and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+class PackedConvolution(Kernel):
+    """Convolution by oneDNN with packed weights, which adds a second bottom and applies a ReLU in the same pass.
+
+    Args:
+        weights: The packed weights.
+        padding: The padding above and below, and that to the left and right, which the bottom does not include.
+        relu: Whether to apply a ReLU.
+    """
+
+    def __init__(self, weights: PackedWeights, padding: tuple[int, int], *, relu: bool):
+        self.weights, self.padding, self.relu = weights, list(padding), "relu" if relu else "none"
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
+        found, operators = self.weights, torch.ops.mkldnn
+        x, *added = (b.to(found.dtype).contiguous(memory_format=torch.channels_last) for b in bottoms)
+        weight, bias = found.pack(x.shape, self.padding)
+        where = (self.padding, found.stride, found.dilation, found.group)
+        if added:
+            relu = None if self.relu == "none" else self.relu
+            y = operators._convolution_pointwise.binary(x, *added, weight, bias, *where, "add", 1.0, relu, [], None)
+        else:
+            y = operators._convolution_pointwise.default(x, weight, bias, *where, self.relu, [], "")
+        return (_write(y, out),)
 
 
 class MatrixConvolution(ConvolutionKernel):
@@ -189,23 +315,39 @@ class MatrixConvolution(ConvolutionKernel):
 
 
 class MaxPool(Kernel):
-    """Max pooling without padding; the last windows may reach past the end (``ceil_mode``).
+    """Max pooling; the last windows may reach past the end (``ceil_mode``).
 
     Args:
         windows: The window along rows and the one along columns: kernel size and stride.
+        bottom: The region of the bottom that the kernel receives, without padding.
+        top: The region of the top to compute.
     """
 
-    def __init__(self, windows: Windows):
+    def __init__(self, windows: Windows, bottom: Region, top: Region):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
         self.windows = windows
+        sides = list(zip(bottom, top.read_by(windows), windows, strict=True))
+        # Padding that torch can add itself: alike on both sides, and at most half a window.
+        self.padding = [window.pad for window in windows]
+        alike = all(side.start - read.start == window.pad <= window.kernel // 2 for side, read, window in sides)
+        sizes = pool_sizes([side.size for side in bottom], windows) if alike and any(self.padding) else ()
+        self.frame: list[int] = []
+        if sizes != tuple(side.size for side in top):
+            self.padding = [0, 0]
+            for side, read, window in reversed(sides):
+                self.frame += (side.start - read.start, max(0, read.stop - side.stop) if window.pad else 0)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the maxima of the windows of the bottom, in ``out`` unless that is None."""
         x = bottoms[0]
+        if any(self.padding):
+            return (_write(F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=True), out),)
+        if any(self.frame):
+            x = F.pad(x, self.frame, value=-math.inf)
         return (self.pool(x) if out is None else _compute_in_bands(x, out, self.windows[0], self.pool),)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Return the maxima of the windows of ``x``, in a new tensor."""
+        """Return the maxima of the windows of ``x``, which contains the padding, in a new tensor."""
         return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
 
 

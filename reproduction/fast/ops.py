@@ -7,17 +7,19 @@ top or of each bottom: a rectangle of pixels, which may extend into the padding.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_, or_
 
+import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
 from reproduction.caffe.net.graph import layer_place
-from reproduction.fast.kernels import Kernel, LayerForward, PassThrough, Upsampling
+from reproduction.fast.kernels import Affine, Kernel, LayerForward, MaxPool, PassThrough, Upsampling
 from reproduction.fast.regions import EMPTY, EVERYWHERE, POINT, PixelRange, Region, Windows
 
 _DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative to one in its convolution
@@ -33,6 +35,7 @@ class Op:
         bottoms: Versioned names of the blobs that it reads: ``conv1#2`` has the second values of ``conv1``, after a
             layer has overwritten the first ones in place.
         tops: Versioned names of the blobs that it computes.
+        form: What the layer computes, if ``fast`` can use that; otherwise None.
         how: How it is computed, in words for the table of ``explain.format_plan``.
         products_per_pixel: The number of multiplications per pixel of the top; 0 if they are not counted.
         layer_cost: The estimated time of the layer's own forward per pixel of the top, in multiplications of a
@@ -48,6 +51,7 @@ class Op:
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
     how: str = "as it is"
+    form: CompiledForm | None = field(default=None, kw_only=True)
     products_per_pixel: int = field(default=0, kw_only=True)
     layer_cost: float = field(default=0.0, kw_only=True)
     computes_regions: bool = field(default=False, kw_only=True)
@@ -111,15 +115,6 @@ class Op:
         """
         return LayerForward(self.layer)
 
-    def is_faster(self, computed: Region, top: Region) -> bool:
-        """Return whether this op should run rather than ``uncompiled()``, because it is faster; for this class, True.
-
-        Args:
-            computed: The region of the top that this op would compute.
-            top: The region of all pixels of the top, which ``uncompiled()`` computes.
-        """
-        return True
-
     def relative_time(self, computed: Region) -> float:
         """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
         return 1.0
@@ -127,10 +122,6 @@ class Op:
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "as it is" for the layer's own forward."""
         return self.how
-
-    def uncompiled(self) -> "Op":
-        """Return an op that runs the layer's own forward over complete blobs, in place of this op."""
-        return Op(self.name, self.layer, self.bottoms, self.tops)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -142,14 +133,10 @@ class WindowOp(Op):
     Attributes:
         windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
         kernel: The kernel for every region of the top; None means the layer's own forward.
-        is_clipped: Whether windows are clipped at the end of the blob, as in pooling, rather than reading padding.
-        computes_regions: Whether it can compute a region of its top. If not, the windows still say which pixels of the
-            top depend on a region of the bottoms.
     """
 
     windows: Windows = POINT
     kernel: Kernel | None = None
-    is_clipped: bool = False
     computes_regions: bool = True
 
     def __post_init__(self) -> None:
@@ -174,22 +161,82 @@ class WindowOp(Op):
         return reduce(and_, (bottom.outputs_inside(self.windows, top) for bottom in bottoms), EVERYWHERE)
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the pixels of each bottom that the windows read to compute the region ``top``.
-
-        If ``computes_regions`` is False, these are the complete bottoms.
-        """
-        if not self.computes_regions:
-            return super().regions_read(top, bottoms)
-        read = top.read_by(self.windows)
-        return [read & Region.from_shape(bottom) if self.is_clipped else read for bottom in bottoms]
+        """Return the pixels of each bottom that the windows read to compute the region ``top``."""
+        return [top.read_by(self.windows)] * len(bottoms)
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return the attribute ``kernel``, or else the layer's own forward; both compute any region of the top."""
         return self.kernel or LayerForward(self.layer)
 
-    def uncompiled(self) -> "Op":
-        """Return an op that runs the layer's own forward over complete blobs: this op, if it already does so."""
-        return super().uncompiled() if self.computes_regions else self
+
+def channel_factors(layers: Sequence[Layer], channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the factor and the offset that affine layers, one after the other, have for each channel.
+
+    Args:
+        layers: Layers whose form is an affine ``PointwiseForm``.
+        channels: C, the number of channels.
+        device: The device of the layers.
+
+    Returns:
+        Two tensors ``(C,)`` in double precision.
+    """
+    # The top for 0 is the offset, and the top for 1 is the sum of factor and offset.
+    x = torch.tensor([0.0, 1.0], dtype=torch.float64, device=device).view(2, 1, 1, 1).expand(2, channels, 1, 1)
+    for layer in layers:
+        (x,) = layer(x)
+    zero, one = x.detach().view(2, channels)
+    return one - zero, zero
+
+
+@dataclass(eq=False, kw_only=True)
+class AffineOp(WindowOp):
+    """A layer that multiplies each channel by a factor and adds an offset, with layers of the same kind after it.
+
+    Attributes:
+        folded: The ops that were folded into this one; see ``folding.fold``.
+        relu: Whether the last of them is a ReLU.
+    """
+
+    folded: tuple[Op, ...] = ()
+    relu: bool = False
+
+    def extend(self, follower: Op) -> "AffineOp":
+        """Return this op with one more op folded into it."""
+        relu = isinstance(follower.form, PointwiseForm) and follower.form.is_relu
+        return replace(self, tops=follower.tops, folded=(*self.folded, follower), relu=relu)
+
+    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Return the kernel that multiplies and adds; the layer's own forward if no other layer was folded."""
+        if not self.folded:
+            return super().make_kernel(bottoms, top)
+        layers = [self.layer, *(op.layer for op in (self.folded[:-1] if self.relu else self.folded))]
+        blob = self.layer.blobs[0]
+        channels = max(blob.numel() for layer in layers for blob in layer.blobs)
+        factor, offset = channel_factors(layers, channels, blob.device)
+        return Affine(factor.to(blob.dtype), offset.to(blob.dtype), relu=self.relu)
+
+    def describe(self, computed: Region) -> str:
+        """Return in words how it is computed, with the types of the folded layers."""
+        return describe_folded("one pass" if self.folded else self.how, self.folded)
+
+
+def describe_folded(text: str, folded: Sequence[Op]) -> str:
+    """Return ``text`` and the types of folded layers, such as "as torch does it with BatchNorm, Scale, ReLU"."""
+    names = ", ".join(op.layer.layer_param.type for op in folded)
+    return f"{text} with {names}" if names else text
+
+
+@dataclass(eq=False, kw_only=True)
+class MaxPoolOp(WindowOp):
+    """Max pooling; its windows are clipped at the borders of the bottom."""
+
+    def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Return the pixels of the bottom, without padding, that the windows read to compute the region ``top``."""
+        return [top.read_by(self.windows) & Region.from_shape(bottoms[0])]
+
+    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Return the kernel that computes the region ``top`` from the region ``bottoms[0]``."""
+        return MaxPool(self.windows, bottoms[0], top)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -146,7 +146,10 @@ def _fuse_kernels(convolution: ExecutionStep, pooling: ExecutionStep) -> PooledC
     if not convolved or not pooled or convolved.stored != convolved.computed:
         return None
     sides = zip(pooling.kernel.windows, convolved.computed, pooled.computed, strict=True)
-    if any(window.kernel != window.stride or low.start != high.start * window.stride for window, low, high in sides):
+    if any(
+        (window.kernel, window.pad) != (window.stride, 0) or low.start != high.start * window.stride
+        for window, low, high in sides
+    ):
         return None
     return PooledConvolution(convolution.kernel, pooling.kernel, convolved.computed)
 

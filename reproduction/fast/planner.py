@@ -16,12 +16,12 @@ from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.blob_regions import (
     BlobRegions,
     assign_regions,
-    choose_ops,
     count_products,
     find_needed_ops,
     find_zero_image_blobs,
     is_worthwhile,
 )
+from reproduction.fast.folding import fold
 from reproduction.fast.ops import Op, WindowOp
 from reproduction.fast.plan import ExecutionPlan, build_plan
 
@@ -37,7 +37,7 @@ class Choice:
     """How to compute the requested blobs for one input size, as ``Planner.choose`` has decided.
 
     Attributes:
-        ops: The needed ops; some run their layer's own forward, where that is faster.
+        ops: The needed ops.
         facts: Facts about their blobs.
         regions: The regions of each blob, by name.
         zero_values: Values that the plan copies from an image of zeros: a dict, empty if it copies none, in the form of
@@ -81,7 +81,7 @@ class Planner:
         self._execute = execute
 
     def build(self, choice: Choice, wanted: list[str]) -> ExecutionPlan:
-        """Build the plan for a ``Choice``; if that is not worthwhile, a plan in which every layer runs uncompiled.
+        """Build the plan for a ``Choice``; if that is not worthwhile, a plan in which every layer runs its own forward.
 
         Args:
             choice: The result of ``choose`` for the same blobs.
@@ -89,9 +89,14 @@ class Planner:
         """
         if choice.is_worthwhile:
             return build_plan(choice.ops, choice.facts, wanted, choice.regions, choice.zero_values or {})
-        ops = [op.uncompiled() for op in choice.ops]
-        regions = assign_regions(ops, choice.facts, wanted, use_zero_image=False)
-        return build_plan(ops, choice.facts, wanted, regions, {})
+        ops = [
+            Op(op.name, op.layer, op.bottoms, op.tops, products_per_pixel=op.products_per_pixel)
+            for op in find_needed_ops(self.ops, wanted)
+        ]
+        facts = BlobFacts.compute(
+            ops, {name: choice.facts.shapes[name] for name in self.inputs if name in choice.facts.shapes}
+        )
+        return build_plan(ops, facts, wanted, assign_regions(ops, facts, wanted, use_zero_image=False), {})
 
     def choose(self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False) -> Choice:
         """Choose which ops run and which region of each blob they compute, and whether that is worthwhile.
@@ -106,7 +111,7 @@ class Planner:
         Raises:
             NetError: If the inputs do not fit the net.
         """
-        needed = find_needed_ops(self.ops, wanted)
+        needed = find_needed_ops(fold(self.ops, wanted), wanted)
         facts = BlobFacts.compute(needed, shapes)
         choice = self._make_choice(needed, facts, wanted, use_zero_image=True)
         blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile else []
@@ -119,8 +124,8 @@ class Planner:
         return choice
 
     def _make_choice(self, needed: list[Op], facts: BlobFacts, wanted: list[str], *, use_zero_image: bool) -> Choice:
-        ops, regions = choose_ops(needed, facts, wanted, use_zero_image=use_zero_image)
-        return Choice(ops, facts, regions, {}, self.always or is_worthwhile(ops, facts, regions))
+        regions = assign_regions(needed, facts, wanted, use_zero_image=use_zero_image)
+        return Choice(needed, facts, regions, {}, self.always or is_worthwhile(needed, facts, regions))
 
     def _compute_zero_values(
         self, ops: list[Op], blobs: list[str], facts: BlobFacts, *, patient: bool

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Window
+from reproduction.caffe.layers.lrn import LRN
+from reproduction.caffe.layers.pooling import max_pool
+from reproduction.caffe.schema import LayerParameter
 from reproduction.fast import kernels, precisions
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.regions import PixelRange, Region
@@ -118,10 +122,36 @@ def test_pooling_in_bands_computes_the_same_as_torch(monkeypatch, size, kernel, 
     if min(size) < kernel:
         x = F.pad(x, (0, 1, 0, 1))
     want = F.max_pool2d(x, kernel, stride, ceil_mode=True)
-    pool = kernels.MaxPool([Window(kernel, stride)] * 2)
+    regions = (Region(*(PixelRange(0, length) for length in blob.shape[2:])) for blob in (x, want))
+    pool = kernels.MaxPool((Window(kernel, stride),) * 2, *regions)
     for values in (1, 2 * 2 * 5 * want.shape[3], 1 << 20):  # one row at a time, two, all
         monkeypatch.setattr(kernels, "BAND_VALUES", values)
         room = torch.full_like(want, float("nan"))
         assert pool([x], room, BUFFERS)[0] is room
         assert torch.equal(room, want)
     assert torch.equal(pool([x], None, BUFFERS)[0], want)
+
+
+@pytest.mark.parametrize("top", [(0, 10), (0, 4), (2, 4), (1, 10)])
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 1, 1), (3, 2, 1), (2, 1, 1), (5, 3, 2)])
+def test_pooling_with_padding_computes_regions_of_the_whole(kernel, stride, pad, top):
+    x, windows = torch.randn(2, 5, 11, 10), (Window(kernel, stride, pad),) * 2
+    want, _ = max_pool(x, windows)
+    whole, blob = (Region(*(PixelRange(0, length) for length in each.shape[2:])) for each in (want, x))
+    part = Region(PixelRange(*top), PixelRange(*top)) & whole
+    read = part.read_by(windows) & blob
+    rows, columns = read.slices_in(blob)
+    found = kernels.MaxPool(windows, read, part)([x[:, :, rows, columns]], None, BUFFERS)[0]
+    rows, columns = part.slices_in(whole)
+    assert torch.equal(found, want[:, :, rows, columns])
+
+
+@pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (5, 0.5), (9, 0.75)])
+def test_normalization_over_channels_is_that_of_the_layer(size, beta):
+    text = f"local_size: {size} alpha: 0.3 beta: {beta} k: 2"
+    text = f'type: "LRN" name: "norm" bottom: "x" top: "norm" lrn_param {{ {text} }}'
+    x = torch.randn(2, 7, 5, 6)
+    layer = LRN(prototxt.loads(text, LayerParameter), [tuple(x.shape)], None)
+    form = layer.compiled_form([tuple(x.shape)])
+    found = kernels.ChannelNormalization(form)([x.to(memory_format=torch.channels_last)], None, BUFFERS)[0]
+    assert relative(found.numpy(), layer(x)[0].numpy()) < 1e-6

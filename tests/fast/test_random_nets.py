@@ -107,6 +107,7 @@ def test_a_random_net_computes_the_same_when_compiled(monkeypatch, seed):
     if seed % 4:  # else the uncompiled net may run
         monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)
     monkeypatch.setattr(convolution, "READ_TIME", int(rng.choice([0, convolution.READ_TIME])))
+    monkeypatch.setattr(convolution, "TRANSFORM_TIME", 0)
     monkeypatch.setattr(convolution, "LARGE", int(rng.choice([1 << 10, 4 << 20])))
     drawn = RandomNet(rng, int(rng.choice([3, 32])))
     for _ in range(rng.integers(3, 12)):

@@ -20,13 +20,36 @@ class IdentityForm:
 class PointwiseForm:
     """A layer whose top depends at each pixel only on the same pixel of the bottoms.
 
-    Any region of the top can be computed without the rest.
+    Any region of the top can be computed without the rest. At most one of the attributes is True; the convolution
+    before the layer can then compute it in the same pass.
 
     Attributes:
-        is_relu: Whether the top is ``max(x, 0)``. The convolution before the layer can then compute it in one pass.
+        is_relu: Whether the top is ``max(x, 0)``.
+        is_affine: Whether the top is ``factor * x + offset``, with one factor and one offset for each channel that
+            depend on nothing but the layer's blobs and parameters.
+        is_sum: Whether the top is the sum of the bottoms.
     """
 
     is_relu: bool = False
+    is_affine: bool = False
+    is_sum: bool = False
+
+
+@dataclass(frozen=True)
+class LRNForm(PointwiseForm):
+    """Each value divided by a power of a sum of squares over neighboring channels.
+
+    Attributes:
+        size: The number of channels of a sum, odd.
+        alpha: The factor of the mean of these squares.
+        beta: The exponent.
+        k: What is added to the mean, times ``alpha``.
+    """
+
+    size: int = 5
+    alpha: float = 1.0
+    beta: float = 0.75
+    k: float = 1.0
 
 
 @dataclass(frozen=True)

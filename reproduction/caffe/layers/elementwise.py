@@ -82,8 +82,9 @@ class Eltwise(Layer):
         return top
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
-        """Return a ``PointwiseForm``: each pixel depends only on the same pixel of the bottoms."""
-        return PointwiseForm()
+        """Return a ``PointwiseForm``; ``is_sum`` is True for a sum whose coefficients are 1."""
+        param = self.layer_param.eltwise_param
+        return PointwiseForm(is_sum=param.operation is EltwiseOp.SUM and all(coeff == 1 for coeff in param.coeff))
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Max, or operators Mul for the coefficients and a chain of Mul or Add."""

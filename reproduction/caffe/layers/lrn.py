@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.layers.base import Layer, Rereads, register
-from reproduction.caffe.layers.compiled_forms import PointwiseForm
+from reproduction.caffe.layers.compiled_forms import LRNForm
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.pooling import average_pool
@@ -68,9 +68,12 @@ class LRN(Layer):
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
 
-    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` if the sum is over channels, so that pixels are independent; otherwise None."""
-        return PointwiseForm() if self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS else None
+    def compiled_form(self, bottoms: list[Shape]) -> LRNForm | None:
+        """Return an ``LRNForm`` if the sum is over channels, so that pixels are independent; otherwise None."""
+        param = self.layer_param.lrn_param
+        if param.norm_region is not NormRegion.ACROSS_CHANNELS:
+            return None
+        return LRNForm(size=param.local_size, alpha=param.alpha, beta=param.beta, k=param.k)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator LRN, or for sums within a channel AveragePool and the operators around it."""

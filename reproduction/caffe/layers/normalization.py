@@ -47,9 +47,9 @@ def _broadcast(factor: Tensor, axes: int, axis: int) -> Tensor:
 
 
 def _compiled_form(layer: Layer, param: ScaleParameter | BiasParameter) -> PointwiseForm | None:
-    """Return the pointwise form if a layer has a learned blob with one value for each channel, or a single value."""
+    """Return the affine form if a layer has a learned blob with one value for each channel, or a single value."""
     per_channel = len(layer.layer_param.bottom) == 1 and param.axis == 1 and layer.blobs[0].dim() < 2
-    return PointwiseForm() if per_channel else None
+    return PointwiseForm(is_affine=True) if per_channel else None
 
 
 def _onnx_factors(layer: Layer, onnx: OnnxLayer, bottoms: tuple[str, ...], axis: int) -> list[str]:
@@ -272,6 +272,12 @@ class BatchNorm(Layer):
         deviation = (variance + param.eps).sqrt() if self.eps_inside else variance.sqrt() + param.eps
         mean, deviation = (_broadcast(s, bottom.dim(), 1) for s in (mean, deviation))
         return ((bottom - mean) / deviation,)
+
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return an affine ``PointwiseForm`` if the statistics are the stored ones; otherwise None."""
+        param = self.layer_param.batch_norm_param
+        stored = param.use_global_stats if param.has("use_global_stats") else not self.training
+        return PointwiseForm(is_affine=True) if stored else None
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -109,8 +109,8 @@ class BatchNorm(Layer):
         return True
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` in phase TEST."""
-        return None if self.layer_param.phase is Phase.TRAIN else PointwiseForm()
+        """Return an affine ``PointwiseForm`` in phase TEST."""
+        return None if self.layer_param.phase is Phase.TRAIN else PointwiseForm(is_affine=True)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator BatchNormalization with the stored statistics."""

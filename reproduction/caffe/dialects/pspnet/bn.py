@@ -113,9 +113,9 @@ class BN(Layer):
             blob.mul_(momentum).add_(new.reshape(blob.shape), alpha=1 - momentum)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` if the statistics are the stored ones."""
+        """Return an affine ``PointwiseForm`` if the statistics are the stored ones."""
         learns = self.layer_param.phase is Phase.TRAIN and not BN_PARAM.get(self.layer_param).frozen
-        return None if learns else PointwiseForm()
+        return None if learns else PointwiseForm(is_affine=True)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator BatchNormalization with the stored statistics."""

@@ -116,9 +116,9 @@ class BN(Layer):
         return (top, mean, variance)[: len(self.layer_param.top)]
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` in mode INFERENCE with one top, for a bottom of four axes."""
+        """Return an affine ``PointwiseForm`` in mode INFERENCE with one top, for a bottom of four axes."""
         pointwise = not self._learns and len(self.layer_param.top) == 1 and len(bottoms[0]) == 4
-        return PointwiseForm() if pointwise else None
+        return PointwiseForm(is_affine=True) if pointwise else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add Mul and Add for scale and shift and, in mode LEARN, operators for the statistics of the batch."""
