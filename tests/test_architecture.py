@@ -38,6 +38,7 @@ ROOMS = {
     "fcn.images": ("caffe.errors", "caffe.typing", "caffe.formats"),
     "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images"),
     "fcn.nets": (*CAFFE, "caffe.layers", "caffe.net", "fcn.folders", "fcn.datasets"),
+    "figure": (*CAFFE, "caffe.layers", "caffe.net", "fcn.nets"),
     "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.folders", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
@@ -71,7 +72,7 @@ ROOMS = {
     "commands": (
         *CAFFE, "caffe.devices", "caffe.locks", "caffe.tested_devices", "caffe.training", "caffe.net", "fast",
         "fcn.folders", "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
-        "fcn.reproduce", "report", "pycaffe.run",
+        "fcn.reproduce", "report", "figure", "pycaffe.run",
     ),
     "__main__": ("commands",),
 }  # fmt: skip

@@ -1,12 +1,14 @@
 """Describe files of Caffe: age, fork, layers, inputs, size, whether they run here, and what does not run and why.
 
     fcn info deploy.prototxt                    one net
+    fcn info voc-fcn8s --figure voc-fcn8s.svg   one net of this project, drawn with its loss; docs/systems.md
     fcn info old.caffemodel                     its layers, and the number of its parameters
     fcn info collection/                        all prototxts and caffemodels below a folder: a table, and the reasons
     fcn info collection/ --json > census.json
 
 No weights are copied and no values are computed. GMAC are the multiplications of one image, in billions. A net runs if
-it can be built in phase TEST; of a net that reads its own data, the shapes of the inputs are guessed.
+it can be built in phase TEST; of a net that reads its own data, the shapes of the inputs are guessed. The receptive
+field is the number of pixels along an axis on which a value depends, before the first upsampling.
 
 Exit code 1: a file cannot be read, or its net cannot run.
 """
@@ -18,23 +20,31 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.formats import file_kinds
-from reproduction.caffe.net.net_info import NetInfo, count_reasons, inspect_file, list_files
-from reproduction.commands.options import make_parser
-from reproduction.commands.terminal import say, say_json
+from reproduction import figure
+from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.formats import file_kinds, files, prototxt
+from reproduction.caffe.net.net_info import NetInfo, build_without_values, count_reasons, inspect_file, list_files
+from reproduction.commands.options import make_parser, positive
+from reproduction.commands.terminal import note, say, say_json
+from reproduction.fcn.nets import registry
+from reproduction.fcn.nets.receptive_field import NetFigures, compute_net_figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is known of the files; return 1 if one of them cannot be read or run, else 0."""
     args = _parser().parse_args(arguments)
-    infos = [inspect_file(path, args.dialect) for name in args.files for path in list_files(name)]
-    if not infos:
+    paths = [path for name in args.files for path in _find_files(name)]
+    if not paths:
         raise ReproductionError("there is no prototxt and no caffemodel in this folder", place=str(args.files[0]))
+    if args.figure is not None:
+        if len(args.files) > 1 or (Path(args.files[0]).is_dir() and not _is_name(args.files[0])):
+            raise ReproductionError("--figure draws one net", got=f"{len(paths)} files", remedy="Name one prototxt.")
+        _write_figure(_find_drawn_net(args.files[0]), args.figure, args)
+    infos = [inspect_file(path, args.dialect) for path in paths]
     if args.json:
         say_json([asdict(info) for info in infos])
     elif len(infos) == 1 and not Path(args.files[0]).is_dir():
-        say(*format_info(infos[0]))
+        say(*format_info(infos[0], _find_figures(paths[0], args.dialect) if infos[0].runs else None))
     else:
         say(*format_table(infos), "", *format_summary(infos))
     return 1 if any(info.error for info in infos) else 0
@@ -42,14 +52,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("info", __doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="prototxts, caffemodels and folders of them")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="prototxts, caffemodels, folders of them, and names of nets"
+    )
+    parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the net")
+    parser.add_argument(
+        "--side", type=positive, default=figure.SIDE, metavar="N",
+        help=f"height and width of the images of the figure, if the prototxt does not set them (default {figure.SIDE})",
+    )  # fmt: skip
     parser.add_argument("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser
 
 
-def format_info(info: NetInfo) -> list[str]:
-    """Format what is known of one file as lines of text."""
+def _is_name(name: str) -> bool:
+    """Return whether this is the name of a net of this project; such names take precedence over folders."""
+    return name in {path.name for path in registry.PROTOTXT.iterdir() if path.is_dir()}
+
+
+def _find_files(name: str) -> list[Path]:
+    return [registry.PROTOTXT / name / "deploy.prototxt"] if _is_name(name) else list_files(name)
+
+
+def _find_drawn_net(name: str) -> Path:
+    """Return the prototxt to draw: of a net of this project, that of its training, which has the loss."""
+    if name in registry.NETS:
+        return registry.PROTOTXT / name / f"{registry.NETS[name].dataset.train.file}.prototxt"
+    return _find_files(name)[0]
+
+
+def _write_figure(path: Path, target: Path, args: argparse.Namespace) -> None:
+    """Draw a net to an SVG file.
+
+    Raises:
+        ReproductionError: If the file is not a prototxt, or Caffe would reject its net.
+    """
+    net_param, _ = prototxt.load_net(path, dialect=args.dialect)
+    net_param.name = net_param.name or (path.parent.name if _is_name(path.parent.name) else path.stem)
+    text = figure.draw_net(net_param, args.side)
+    with files.open_atomic(target) as file:
+        file.write(text.encode())
+    note(f"wrote {target}")
+
+
+def _find_figures(path: Path, dialect: str) -> NetFigures | None:
+    """Return the numbers of Table 1 of a net that runs; None if a layer has no place in the image, as InnerProduct."""
+    try:
+        return compute_net_figures(build_without_values(prototxt.load_net(path, dialect=dialect)[0])[0])
+    except NetError:
+        return None
+
+
+def format_info(info: NetInfo, figures: NetFigures | None = None) -> list[str]:
+    """Format what is known of one file as lines of text, and the numbers of Table 1 if there are any."""
     named = f"{info.name}, {info.kind}" if info.name else info.kind or "not recognized"
     lines = [f"{info.file}: {named}"]
     if info.age:
@@ -61,6 +116,11 @@ def format_info(info: NetInfo) -> list[str]:
     if info.parameters:
         size = f"  size      {info.parameters:,} parameters"
         lines.append(size + (f", {info.products / 1e9:.3g} GMAC an image" if info.products else ""))
+    if figures is not None:
+        lines.append(
+            f"  table 1   {figures.learned:,} learned parameters, {figures.convolutions} convolutions, receptive field"
+            f" {figures.receptive_field} px, stride {figures.max_stride}"
+        )
     if info.layers:
         counted = ", ".join(f"{count} {type_}" for type_, count in info.layers.items())
         lines.append(f"  layers    {counted}")

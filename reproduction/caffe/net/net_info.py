@@ -28,7 +28,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 
 _ENDINGS = (".prototxt", ".caffemodel", ".h5", ".pt", ".prototxt.txt")
-_GUESSED_SIDE = 224  # of the images of a net that reads its own data, if it does not crop them
+GUESSED_SIDE = 224  # of the images of a net that reads its own data, if it does not crop them
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _forks(layer: LayerParameter) -> Iterable[str]:
 
 def _describe_net(info: NetInfo, net_param: NetParameter) -> None:
     """Fill in what the net shows when it is built without values."""
-    net, guessed = _build(net_param)
+    net, guessed = build_without_values(net_param)
     if guessed:
         info.notes.append("the net reads its own data; the shapes of its inputs are guessed.")
     info.runs = True
@@ -174,9 +174,20 @@ def _stops_gradient(kind: type[Layer]) -> bool:
     return kind.differentiable == () and kind.bottoms != (0, 0)
 
 
-def _build(net_param: NetParameter) -> tuple[Net, bool]:
-    """Build a net without values in phase TEST; return it, and whether the shapes of its inputs were guessed."""
-    guesses = _guess_inputs(net_param)
+def build_without_values(net_param: NetParameter, side: int = GUESSED_SIDE) -> tuple[Net, bool]:
+    """Build a net of phase TEST on the device ``meta``, where its blobs have shapes but no values.
+
+    Args:
+        net_param: The net.
+        side: Height and width of the images of a data layer that does not crop them.
+
+    Returns:
+        The net, and whether it reads its own data, so that the shapes of its inputs were guessed.
+
+    Raises:
+        NetError: If Caffe would reject the net, or no guess fits its layers.
+    """
+    guesses = _guess_inputs(net_param, side)
     for number, inputs in enumerate(guesses):
         try:
             with torch.device("meta"):
@@ -187,7 +198,7 @@ def _build(net_param: NetParameter) -> tuple[Net, bool]:
     raise AssertionError("there is at least one guess")
 
 
-def _guess_inputs(net_param: NetParameter) -> list[dict[str, Shape]]:
+def _guess_inputs(net_param: NetParameter, largest: int) -> list[dict[str, Shape]]:
     """Return guesses of the shapes of the tops of data layers that would read files: images of their ``crop_size``.
 
     The tops after the first are a label for each image; or images too, except that the last one is a label map; or
@@ -201,7 +212,7 @@ def _guess_inputs(net_param: NetParameter) -> list[dict[str, Shape]]:
     for kind in ("label", "images", "maps"):
         found: dict[str, Shape] = {}
         for layer in layers:
-            side = layer.transform_param.crop_size or _GUESSED_SIDE
+            side = layer.transform_param.crop_size or largest
             image, label_map = (1, 3, side, side), (1, 1, side, side)
             first, *others = layer.top
             found[first] = image

@@ -53,22 +53,25 @@ class _Field:
     upsampled: bool = False
 
 
-def compute_net_figures(net_param: NetParameter) -> NetFigures:
-    """Compute the numbers that Table 1 states of a net, from its prototxt. Its inputs must be Input layers.
+def compute_net_figures(net: NetParameter | Net) -> NetFigures:
+    """Compute the numbers that Table 1 states of a net, from its prototxt.
 
     Args:
-        net_param: The net.
+        net: The net: a prototxt whose inputs are Input layers, or a net of any inputs, perhaps on the device ``meta``.
 
     Raises:
         NetError: If Caffe would reject the net, or a layer's tops have no coordinates in its bottoms.
 
     Source: Long, Shelhamer and Darrell, CVPR 2015, Table 1 (rf and max stride of the last convolution).
     """
-    with torch.device("meta"):  # weights without memory
-        net = Net(net_param, Phase.TEST)
+    if isinstance(net, NetParameter):
+        with torch.device("meta"):  # weights without memory
+            net = Net(net, Phase.TEST)
     fields: dict[str, _Field] = {}
     for node in net.graph.nodes:
         layer = net.layer_at(node)
+        if layer is not None and layer.is_loss:
+            continue  # it has no place in the image, and no layer reads it
         fields.update(dict.fromkeys(node.tops, _find_field(layer, node, fields) if layer else _Field()))
     coarse = [field for field in fields.values() if not field.upsampled]
     return NetFigures(
