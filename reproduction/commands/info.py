@@ -118,8 +118,8 @@ def format_info(info: NetInfo, figures: NetFigures | None = None) -> list[str]:
         lines.append(size + (f", {info.products / 1e9:.3g} GMAC an image" if info.products else ""))
     if figures is not None:
         lines.append(
-            f"  table 1   {figures.learned:,} learned parameters, {figures.convolutions} convolutions, receptive field"
-            f" {figures.receptive_field} px, stride {figures.max_stride}"
+            f"  table 1   {figures.learned:,} learned parameters, {figures.depth} convolutions on the longest path,"
+            f" receptive field {figures.receptive_field} px, stride {figures.max_stride}"
         )
     if info.layers:
         counted = ", ".join(f"{count} {type_}" for type_, count in info.layers.items())

@@ -18,7 +18,7 @@ _SIGNS = {"SUM": "+", "PROD": _TIMES, "MAX": "max"}
 
 
 @dataclass(frozen=True)
-class Step:
+class WireStep:
     """What happens on a wire: an upsampling, a crop or a multiplication by a constant.
 
     Attributes:
@@ -42,7 +42,7 @@ class Wire:
     """
 
     source: Part
-    steps: tuple[Step, ...]
+    steps: tuple[WireStep, ...]
 
 
 @dataclass(eq=False)
@@ -80,7 +80,7 @@ def find_parts(net: Net) -> list[Part]:
     for group in _group(units, readers, classes, on_wires):
         part = _make_part(group, classes)
         for source in group[0].bottoms:
-            steps: list[Step] = [_own_step(group[0])] if part.kind == "map" else []
+            steps: list[WireStep] = [_own_step(group[0])] if part.kind == "map" else []
             while source in on_wires:
                 steps.insert(0, describe_step(source))
                 source = source.bottoms[0]  # noqa: PLW2901 (the wire begins before its steps)
@@ -243,24 +243,24 @@ def _describe_loss(unit: Unit) -> tuple[str, ...]:
     return (f"{total} over pixels", *(f"labels: {crop}" for crop in crops))
 
 
-def describe_step(unit: Unit) -> Step:
+def describe_step(unit: Unit) -> WireStep:
     """Return the caption of an upsampling, a crop or a factor."""
     layer = unit.layer
     if unit.kind == "crop":
         offsets = dict.fromkeys(layer.crop_param.offset or [0])
-        return Step("crop", (f"crop {', '.join(map(str, offsets))}",))
+        return WireStep("crop", (f"crop {', '.join(map(str, offsets))}",))
     if unit.kind == "scale":
-        return Step("scale", (f"{_TIMES} {layer.scale_param.filler.value:g}",))
+        return WireStep("scale", (f"{_TIMES} {layer.scale_param.filler.value:g}",))
     size = format_shape(unit.shape)
     if layer.type != "Deconvolution":
-        return Step("up", (unit.name, layer.type, size), is_named=True)
+        return WireStep("up", (unit.name, layer.type, size), is_named=True)
     window = _window(layer)
     fixed = len(layer.param) > 0 and layer.param[0].lr_mult == 0
     about = f"{_TIMES}{window.stride}, kernel {window.kernel}"
-    return Step("up", (unit.name, about, "fixed" if fixed else "learned", size), is_named=True)
+    return WireStep("up", (unit.name, about, "fixed" if fixed else "learned", size), is_named=True)
 
 
-def _own_step(unit: Unit) -> Step:
+def _own_step(unit: Unit) -> WireStep:
     """Return the step of a unit that ends a wire in a box of its name, without what the box says already."""
     step = describe_step(unit)
-    return Step(step.kind, step.lines[1:-1]) if step.kind == "up" else step
+    return WireStep(step.kind, step.lines[1:-1]) if step.kind == "up" else step

@@ -93,3 +93,28 @@ def test_forks_are_named(run, tmp_path):
     assert [fork.partition(" (")[0] for fork in about.forks] == ["SSD, Single Shot MultiBox Detector"]
     assert about.outputs == {"p": (10, 12, 16, 4)}
     assert "layers and fields of BVLC Caffe and SSD, " in run(net)[1].splitlines()[1]
+
+
+def test_a_net_is_named_and_drawn(run, tmp_path):
+    target = tmp_path / "net.svg"
+    code, out, err = run("mini-fcn8s", "--figure", target)
+    assert (code, err) == (0, f"wrote {target}\n")
+    line = "381,677 learned parameters, 16 convolutions on the longest path, receptive field 404 px, stride 32"
+    assert f"  table 1   {line}" in out.splitlines()
+    drawn = target.read_text()
+    assert all(f">{text}</text>" in drawn for text in ("mini-fcn8s", "SoftmaxWithLoss", "crop 31", "score_pool3"))
+
+
+def test_one_prototxt_is_drawn_for_images_of_a_size(run, tmp_path):
+    net, weights = write_net(tmp_path, FC)
+    target = tmp_path / "net.svg"
+    assert run(net, "--figure", target)[0] == 0
+    assert ">thin</text>" in target.read_text()
+    assert run("voc-fcn32s", "--figure", target, "--side", "96")[0] == 0
+    assert ">21 \N{MULTIPLICATION SIGN} 96\N{SUPERSCRIPT TWO}</text>" in target.read_text()
+    code, _, err = run(tmp_path, "--figure", tmp_path / "other.svg")
+    assert (code, err) == (1, "error: --figure draws one net; got 2 files. Name one prototxt.\n")
+    code, _, err = run(weights, "--figure", tmp_path / "other.svg")
+    assert code == 1
+    assert err.startswith(f"error: {weights}")
+    assert not (tmp_path / "other.svg").exists()
