@@ -21,7 +21,7 @@ QUICK  := tests/test_architecture.py tests/test_prose.py tests/test_public_names
           tests/caffe/layers tests/fcn/images tests/fcn/datasets tests/fcn/fetch tests/fcn/scoring tests/pycaffe/proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format quick test test-all docs prototxt exactness tables bench readme clean train-mini
+.PHONY: help setup lint format quick test test-all docs prototxt exactness tables experiments bench readme clean train-mini
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -90,6 +90,10 @@ exactness: $(TESTS) ## compare every layer and net with recorded results of Caff
 tables: $(READY) ## compute the paper's other tables: shapes, times, upper bounds, strides (3 minutes on Mini-VOC; SET=voc for VOC)
 	$(RUN) -m reproduction tables $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
+
+experiments: $(READY) ## run the paper's experiments on Mini-VOC and compare with the paper (30 minutes; EXPERIMENTS="fixed masks" SEEDS=3)
+	OMP_NUM_THREADS=1 $(RUN) -m reproduction experiments $(or $(EXPERIMENTS),all) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS)) $(if $(RECORD),--record)
 
 bench: $(TESTS) ## compare the speed with the frameworks that are installed (20 minutes; BENCH=--train, ...)
 	$(RUN) tools/bench.py $(BENCH)

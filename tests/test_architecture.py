@@ -53,10 +53,14 @@ ROOMS = {
         *CAFFE, "caffe.locks", "caffe.net",
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
+    "fcn.experiments": (
+        *CAFFE, "caffe.net", "caffe.training",
+        "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce",
+    ),
     "report": (
         *CAFFE, "caffe.training", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
-        "fcn.reproduce",
+        "fcn.reproduce", "fcn.experiments",
     ),
     "cv2dnn": (*CAFFE, "caffe.devices", "caffe.net"),
     "pycaffe.proto": CAFFE,
@@ -72,7 +76,7 @@ ROOMS = {
     "commands": (
         *CAFFE, "caffe.devices", "caffe.locks", "caffe.tested_devices", "caffe.training", "caffe.net", "fast",
         "fcn.folders", "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
-        "fcn.reproduce", "report", "figure", "pycaffe.run",
+        "fcn.reproduce", "fcn.experiments", "report", "figure", "pycaffe.run",
     ),
     "__main__": ("commands",),
 }  # fmt: skip

@@ -42,6 +42,9 @@ COMMANDS = {
     "verify": Command("verify", "check without a data set whether weights are those of a published net"),
     "caffe": Command("caffe", "make `import caffe` import this project, in every program of an environment"),
     "tables": Command("tables", "compute the paper's other tables"),
+    "experiments": Command(
+        "experiments", "run the paper's experiments, such as nets without skips or with masked images"
+    ),
 }
 #: Earlier names, which still work but are not listed.
 EARLIER = {

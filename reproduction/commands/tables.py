@@ -26,12 +26,13 @@ from reproduction.commands.options import add_data, add_device, make_parser, pos
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS, Dataset, NetRecord
+from reproduction.fcn.experiments import runs, table
+from reproduction.fcn.experiments.runs import Settings
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import forward_time, systems
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring import upper_bound
-from reproduction.fcn.train import ablations, initial_weights, recipes
-from reproduction.fcn.train.training import TrainingOptions
+from reproduction.fcn.train import recipes
 from reproduction.report import tables
 from reproduction.report.record import LabelScores
 from reproduction.report.tables import Table
@@ -113,7 +114,7 @@ def compute_table(
         bounds = upper_bound.compute_upper_bounds(dataset, top, limit=args.limit, progress=progress)
         return tables.bound_table(bounds, f"{count} images of {args.set} {dataset.split}")
     scores = tables.find_scores(args.report / args.set, local_files.find_scores_folder(args.set))
-    return tables.skip_table(scores, score_fixed_net(args, dataset, bars), args.set)
+    return tables.skip_table(scores, score_fixed_net(args, bars), args.set)
 
 
 def open_data(published: NetRecord, root: Path, bars: Bars) -> Dataset:
@@ -129,18 +130,23 @@ def open_data(published: NetRecord, root: Path, bars: Bars) -> Dataset:
         raise DataError(error.problem, path=error.place, remedy=remedy) from None
 
 
-def score_fixed_net(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores | None:
+def score_fixed_net(args: argparse.Namespace, bars: Bars) -> LabelScores | None:
     """Score the net whose last layer alone learned; ``--fixed`` trains it first.
 
     Returns:
         Its scores; None if it was never trained.
     """
-    recipe = ablations.fix_all_but_scores(recipes.find_recipe(f"{args.set}-fcn32s"))
+    settings = Settings(
+        args.set,
+        args.data,
+        args.out,
+        limit=args.limit,
+        device=args.device,
+        progress=lambda name, unit: bars(name, unit=unit),
+    )
+    recipe = table.FIXED.change(recipes.find_recipe(f"{args.set}-{table.FIXED.net}"), args.data)
+    recipe = runs.rename(recipe, table.FIXED).with_solver(max_iter=args.iterations)
     if args.fixed:
-        given = [args.init] if args.init else []
-        (parents,) = initial_weights.find_weights([recipe], given, args.out)
-        options = TrainingOptions(args.out, args.data, limit=args.limit)
-        ablations.train_fixed_net(recipe, parents, options, args.iterations, bars(recipe.name, unit="it"))
-    move = bars(f"{recipe.name}, scored", unit="image")
-    scores = ablations.score_fixed_net(recipe, args.out, dataset, device=args.device, limit=args.limit, progress=move)
-    return LabelScores.from_scores("label", scores, dataset.classes) if scores else None
+        runs.train(recipe, settings, init=[args.init] if args.init else [])
+    scores = runs.score(recipe, settings)
+    return LabelScores.from_scores("label", scores, settings.open_dataset().classes) if scores else None

@@ -49,7 +49,7 @@ from reproduction.commands.options import (
 from reproduction.fcn import folders
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.train import best_weights, custom_nets, initial_weights, recipes, training
+from reproduction.fcn.train import ablations, best_weights, custom_nets, initial_weights, recipes, training
 from reproduction.fcn.train.augmentation import NAMES, Augmentation
 from reproduction.fcn.train.custom_nets import CustomData
 from reproduction.fcn.train.progress import TrainingProgress
@@ -74,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         custom = custom_nets.find_custom_data(
             args.data, args.classes, args.palette, args.side, names, may_be_missing=is_default
         )
-    stages = find_stages(args, custom)
+    changes = (augmentation,) if augmentation else ()
+    stages = [replace(stage, changes=changes) for stage in find_stages(args, custom)]
     weights = initial_weights.find_weights(stages, args.init, args.out, custom=custom is not None)
     options = TrainingOptions(
         args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep,
-        augmentation, keep_best=args.validate_every is not None,
+        keep_best=args.validate_every is not None,
     )  # fmt: skip
     with join_processes(args.device) as ranks, Bars() as bars, Signals() as signals, contextlib.ExitStack() as stack:
         say = say_above if ranks.is_first else lambda text: None
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in [*notes, *([f"training images are augmented: {augmentation}"] if augmentation else [])]:
             say(note)
         ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
+        stages = [change_loss(stage, args) for stage in stages]
         watch = TrainingCallbacks(
             note=say,
             begin=_call_all(listeners, "begin"),
@@ -153,6 +155,17 @@ def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Rec
     return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate_every or args.validate)
 
 
+def change_loss(stage: Recipe, args: argparse.Namespace) -> Recipe:
+    """Return a recipe with the options that change what its losses count: ``--patches`` and ``--balance``.
+
+    Raises:
+        ReproductionError: If the net classifies whole images, or the labels cannot be read.
+    """
+    if args.patches is not None:
+        stage = ablations.sample_patches(stage, args.patches)
+    return ablations.balance_classes(stage, args.data) if args.balance else stage
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("train", __doc__)
     add = parser.add_argument
@@ -186,6 +199,9 @@ def _parser() -> argparse.ArgumentParser:
         "mirror and jitter training images at random, or one of them; default: neither, as the paper gained nothing"
     )
     add("--augment", nargs="?", type=split_names, const=list(NAMES), metavar=",".join(NAMES), help=augment)
+    patches = "train on a random share P of the cells of 32 x 32 pixels, and on 1/P images an update"
+    add("--patches", type=float, metavar="P", help=patches)
+    add("--balance", action="store_true", help="weigh each class by the inverse of its share of the training pixels")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, to NET/tensorboard in --out")
     add("--check", action="store_true", help="check every label first, not only a few")
     add_max_pixels(parser)

@@ -75,18 +75,20 @@ def shape_table(nets: Sequence[NetRecord]) -> Table:
     lines, used = [], []
     for published in nets:
         figures = asdict(compute_net_figures(registry.load_net(published.name)))
-        theirs = _find(paper.CVPR, "table 1", _TABLE_1[published.name]) if published.name in _TABLE_1 else None
+        theirs = find_row(paper.CVPR, "table 1", _TABLE_1[published.name]) if published.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{figures[column]:,}" for column in columns]
-        lines.append([published.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
+        lines.append(
+            [published.name, *interleave(cells, [format_figure(theirs, column, "{:g}") for column in printed])]
+        )
     titles = ("convolutions on the longest path", "learned parameters", "receptive field, px", "max. stride, px")
     return Table(
         "shape",
         "Table 1: convolutions, parameters, receptive field, stride",
         "Computed from each net's deploy.prototxt; the fixed upsampling is not learned.",
-        ["net", *_pairs(titles, ["paper", "paper, millions", "paper", "paper"])],
+        ["net", *interleave(titles, ["paper", "paper, millions", "paper", "paper"])],
         lines,
-        _format_sources(used),
+        format_sources(used),
     )
 
 
@@ -102,10 +104,10 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
     lines, used = [], []
     for name, mean in seconds.items():
         row = _TABLE_1.get(name)
-        printed = [_find(edition, "table 1", row) for edition in (paper.CVPR, paper.PAMI)] if row else []
+        printed = [find_row(edition, "table 1", row) for edition in (paper.CVPR, paper.PAMI)] if row else []
         used += printed
         lines.append(
-            [name, f"{1000 * mean:.1f}", *([_figure(each, "forward_ms", "{:g}") for each in printed] or ["", ""])]
+            [name, f"{1000 * mean:.1f}", *([format_figure(each, "forward_ms", "{:g}") for each in printed] or ["", ""])]
         )
     height, width = size
     return Table(
@@ -115,7 +117,7 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
         " papers' are of 500 x 500 on other machines (CVPR: a Tesla K40c, the mean of 20).",
         ["net", "here", "CVPR", "PAMI"],
         lines,
-        _format_sources(used),
+        format_sources(used),
     )
 
 
@@ -133,7 +135,7 @@ def bound_table(bounds: Mapping[str, Mapping[int, Scores]], where: str) -> Table
         [
             str(factor),
             *(f"{100 * scores[factor].mean_iu:.2f}" for scores in bounds.values()),
-            _figure(published_rows.get(str(factor)), "mean_iu", "{:.1f}"),
+            format_figure(published_rows.get(str(factor)), "mean_iu", "{:.1f}"),
         ]
         for factor in factors
     ]
@@ -144,7 +146,7 @@ def bound_table(bounds: Mapping[str, Mapping[int, Scores]], where: str) -> Table
         f"Of {where}. The paper does not say how it sampled, so two ways are here. {ways[0].upper()}{ways[1:]}.",
         ["factor", *bounds, "paper, VOC"],
         lines,
-        _format_sources(published_rows.values()),
+        format_sources(published_rows.values()),
     )
 
 
@@ -161,7 +163,7 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
         measured[f"{set_name}-fcn32s-fixed"] = fixed
     lines, used = [], []
     for ending, row in _TABLE_2.items():
-        theirs = _find(paper.CVPR, "table 2", row)
+        theirs = find_row(paper.CVPR, "table 2", row)
         used.append(theirs)
         mine = measured.get(f"{set_name}-{ending}")
         cells = [
@@ -169,7 +171,10 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
             for metric in METRICS
         ]
         lines.append(
-            [f"{set_name}-{ending}", *_pairs(cells, [_figure(theirs, metric, "{:.1f}") for metric in METRICS])]
+            [
+                f"{set_name}-{ending}",
+                *interleave(cells, [format_figure(theirs, metric, "{:.1f}") for metric in METRICS]),
+            ]
         )
     part = f" Only {report.limit} images were scored here." if report and report.limit is not None else ""
     return Table(
@@ -178,9 +183,9 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
         "Percent. In fcn32s-fixed only the last layer is fine-tuned. Upsampling is bilinear and fixed here, as in the"
         " published nets; the paper's numbers are of PASCAL VOC and the nets of 2015, which learned it but for the last"
         " one." + part,
-        ["net", *_pairs([TITLES[metric] for metric in METRICS], ["paper, VOC"] * len(METRICS))],
+        ["net", *interleave([TITLES[metric] for metric in METRICS], ["paper, VOC"] * len(METRICS))],
         lines,
-        _format_sources(used),
+        format_sources(used),
     )
 
 
@@ -218,12 +223,20 @@ def write_tables(tables: Sequence[Table], set_name: str, versions: Mapping[str, 
     return texts
 
 
-def _find(edition: str, table: str, name: str) -> PublishedRow | None:
+def find_row(edition: str, table: str, name: str) -> PublishedRow | None:
+    """Return a row of a publication by its edition, table and name; None if it is not in ``paper.ROWS``."""
     rows = (row for row in paper.ROWS if (row.edition, row.table, row.name) == (edition, table, name))
     return next(rows, None)
 
 
-def _figure(row: PublishedRow | None, column: str, form: str) -> str:
+def format_figure(row: PublishedRow | None, column: str, form: str) -> str:
+    """Format a published number, and mark it if it was not compared with its source.
+
+    Args:
+        row: the row; None gives an empty text.
+        column: the column; ``NOT_RECORDED`` is returned if the row lacks it.
+        form: the format of the number, such as ``{:.1f}``.
+    """
     if row is None:
         return ""
     if column not in row.figures:
@@ -232,11 +245,12 @@ def _figure(row: PublishedRow | None, column: str, form: str) -> str:
     return form.format(figure.value) + ("" if figure.verified else UNVERIFIED)
 
 
-def _pairs(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
+def interleave(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
+    """Return the cells of two rows of the same length in turns, each measured one before the published one."""
     return [cell for pair in zip(mine, theirs, strict=True) for cell in pair]
 
 
-def _format_sources(rows: Iterable[PublishedRow | None]) -> list[str]:
+def format_sources(rows: Iterable[PublishedRow | None]) -> list[str]:
     """Format the sources of printed rows, each once."""
     sources = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
     return list(dict.fromkeys(sources))

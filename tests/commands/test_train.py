@@ -299,7 +299,8 @@ def test_own_data_in_cocos_format_with_every_option(tool, tmp_path, monkeypatch)
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), vgg)
     runs = tmp_path / "runs"
     options = ("--data", tmp_path / "photos", "--out", runs, "--init", vgg, "--augment", "--tensorboard")
-    code, out, err = tool("--net", "mini-fcn32s", *options, "--iterations", 2, "--validate-every", 1)
+    losses = ("--balance", "--patches", 0.5)
+    code, out, err = tool("--net", "mini-fcn32s", *options, *losses, "--iterations", 2, "--validate-every", 1)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     found = "COCO JSON in annotations.json; of overlapping instances the smaller one is drawn last; crowds are void"
@@ -309,6 +310,8 @@ def test_own_data_in_cocos_format_with_every_option(tool, tmp_path, monkeypatch)
         "4 images to train on, 1 to validate on",
     ]
     assert "training images are augmented: mirror, jitter of up to 32 pixels" in lines
+    assert (runs / "mini-fcn32s/train.prototxt").read_text().count("class_weighting: ") == 3
+    assert "iter_size: 2" in (runs / "mini-fcn32s/solver.prototxt").read_text()
     assert any(line.startswith("mini-fcn32s: kept as the best, mean IU ") for line in lines)
     best = runs / "mini-fcn32s/mini-fcn32s-best.caffemodel"
     assert lines[-2] == f"mini-fcn32s: the weights of the highest mean IU are in {best}"

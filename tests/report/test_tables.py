@@ -69,7 +69,7 @@ def test_strides_are_compared_by_their_scores():
 
 def test_what_was_not_printed_is_said(monkeypatch):
     row = next(row for row in paper.ROWS if (row.edition, row.table, row.name) == (paper.CVPR, "table 2", "FCN-16s"))
-    assert tables._figure(row, "forward_ms", "{:g}") == "not recorded"
+    assert tables.format_figure(row, "forward_ms", "{:g}") == "not recorded"
 
 
 @pytest.mark.parametrize("set_name", ["voc", "mini"])

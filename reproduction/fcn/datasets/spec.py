@@ -186,6 +186,7 @@ class PublishedNet(NetRecord):
         kernel: Kernel size of the last upsampling; None for twice its stride.
         late: True for late fusion: each input has its own trunk, and the scores are averaged.
         at_once: True if the skips are trained together with the trunk in one stage, with fixed scales on the pools.
+        nearest: True for upsampling that repeats scores; False for bilinear interpolation, as published.
     """
 
     trunk: str = "vgg16"
@@ -195,6 +196,7 @@ class PublishedNet(NetRecord):
     kernel: int | None = None
     late: bool = False
     at_once: bool = False
+    nearest: bool = False
 
 
 VGG16, CAFFENET = {"vgg16": ""}, {"caffenet": ""}  # the classifiers that trainings start from

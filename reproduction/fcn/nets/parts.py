@@ -47,6 +47,21 @@ def upsample(bottom: Top, classes: int, stride: int, kernel: int | None = None) 
     )
 
 
+def repeat(bottom: Top, classes: int, stride: int, kernel: int | None = None) -> Top:
+    """Return the top of a Deconvolution that repeats each score: nearest neighbour upsampling, which is not learned.
+
+    Args:
+        bottom: What it reads.
+        classes: The number of channels.
+        stride: The factor of the upsampling, and the size of the kernel.
+        kernel: Ignored; ``upsample`` has it, too.
+    """
+    return layer(
+        "Deconvolution", bottom, num_output=classes, group=classes, kernel_size=stride, stride=stride, bias_term=False,
+        weight_filler={"type": "constant", "value": 1}, param=FIXED,
+    )  # fmt: skip
+
+
 def add_loss(n: NetSpec, head: Head, record: NetRecord) -> None:
     """Add the loss of a head, which reads its score blob and its labels; void pixels are ignored.
 

@@ -18,8 +18,9 @@ from reproduction.fcn.nets import parts
 # AlexNet's convolutions: (channels, kernel, stride, pad, groups).
 ALEXNET_CONVS = ((96, 11, 4, 100, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2))
 
-# The skips: (stride of the net with this skip, the pooling that it starts from, its fixed scale in at-once nets).
-SKIPS = ((16, "pool4", 0.01), (8, "pool3", 0.0001))
+# The skips: (stride of the net with this skip, the pooling that it starts from, its fixed scale in at-once nets). No
+# published net has the last two, whose scales continue the series: they gain nothing, see ``fcn.experiments``.
+SKIPS = ((16, "pool4", 1e-2), (8, "pool3", 1e-4), (4, "pool2", 1e-6), (2, "pool1", 1e-8))
 
 
 #: The nets of the paper, by the name of upstream's directory.
@@ -110,7 +111,8 @@ def _alexnet(n: NetSpec, published: PublishedNet, data: str, suffix: str = "") -
 
 def _head(n: NetSpec, published: PublishedNet, head: Head) -> None:
     """Add the layers from the trunk to one task's scores, with the skips that the stride requires, and the loss."""
-    end, stride, upscore, classes = head.suffix, 32, "upscore2", len(head.classes)
+    up, enlarge = ("nearest", parts.repeat) if published.nearest else ("upscore", parts.upsample)
+    end, stride, upscore, classes = head.suffix, 32, f"{up}2", len(head.classes)
     if published.late:
         coarse = n["score_fused"]
     else:
@@ -118,7 +120,7 @@ def _head(n: NetSpec, published: PublishedNet, head: Head) -> None:
     for finer, pool, scale in SKIPS:
         if finer < published.stride:
             break
-        upsampled = n[f"{upscore}{end}"] = parts.upsample(coarse, classes, 2)
+        upsampled = n[f"{upscore}{end}"] = enlarge(coarse, classes, 2)
         skip = n[pool]
         if published.at_once:
             skip = n[f"scale_{pool}"] = layer(
@@ -127,8 +129,9 @@ def _head(n: NetSpec, published: PublishedNet, head: Head) -> None:
         n[f"score_{pool}{end}"] = parts.score(skip, classes)
         n[f"score_{pool}{end}c"] = crop(n[f"score_{pool}{end}"], upsampled)
         coarse = n[f"fuse_{pool}{end}"] = layer("Eltwise", upsampled, n[f"score_{pool}{end}c"], operation="SUM")
-        stride, upscore = finer, f"upscore_{pool}"
-    last = f"upscore{end}" if stride == 32 else f"upscore{stride}{end}"
-    n[last] = parts.upsample(coarse, classes, stride, published.kernel)
+        stride, upscore = finer, f"{up}_{pool}"
+    # In a net of stride 2, the first upsampling has the name with the number already.
+    last = f"{up}{end}" if stride in (32, 2) else f"{up}{stride}{end}"
+    n[last] = enlarge(coarse, classes, stride, published.kernel)
     n[head.score] = crop(n[last], n[next(iter(published.inputs))] if published.late else n["data"])
     parts.add_loss(n, head, published)

@@ -72,13 +72,21 @@ class AnyNet(NamedTuple):
     notes: list[str]
 
 
-def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: StrPath, *, device: str = "cpu") -> Net:
+def load_net_with_weights(
+    net_name: str,
+    net_param: NetParameter,
+    weights_path: StrPath,
+    *,
+    inputs: Mapping[str, Shape] | None = None,
+    device: str = "cpu",
+) -> Net:
     """Build a net from its definition, and copy the weights of a file to it by layer name.
 
     Args:
         net_name: the net's name, for error messages.
         net_param: the net's definition.
         weights_path: a weights file of any supported format.
+        inputs: the shapes of inputs by name, for a net that reads its own data; None for those that it declares.
         device: the device to move the net to.
 
     Raises:
@@ -86,7 +94,7 @@ def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: 
             Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
     """
     target, trained = devices.select_device(device), _read_weights(weights_path)
-    net = Net(net_param)
+    net = Net(net_param, inputs=inputs)
     _copy_weights(net_name, net, trained, weights_path)
     return net.to(target)
 

@@ -52,6 +52,11 @@ class Augmentation:
             )
         return cls("mirror" in names, JITTER if "jitter" in names else 0)
 
+    @property
+    def description(self) -> str:
+        """What changes, as text."""
+        return f"augmented by {self}"
+
     def __str__(self) -> str:
         parts = ["mirror"] * self.mirror + [f"jitter of up to {self.jitter} pixels"] * bool(self.jitter)
         return ", ".join(parts)

@@ -7,7 +7,7 @@ same images as an uninterrupted run in one process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -19,8 +19,8 @@ from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, Ph
 from reproduction.caffe.typing import Array
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset, Sample
-from reproduction.fcn.train.augmentation import Augmentation
 from reproduction.fcn.train.image_list import ImageList
+from reproduction.fcn.train.sample_changes import SampleChange
 
 
 class Feed(Protocol):
@@ -48,15 +48,15 @@ class DatasetFeed:
 
     Args:
         dataset: the split to read.
-        augmentation: random changes of the samples; None for none.
+        changes: changes of the samples, which follow one another.
 
     Attributes:
         dataset: the split that is read.
-        augmentation: random changes of the samples, or None.
+        changes: changes of the samples, which follow one another.
     """
 
-    def __init__(self, dataset: Dataset, augmentation: Augmentation | None = None):
-        self.dataset, self.augmentation = dataset, augmentation
+    def __init__(self, dataset: Dataset, changes: Sequence[SampleChange] = ()):
+        self.dataset, self.changes = dataset, tuple(changes)
         self._order = dataset.order()
         self._drawn: list[int] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -87,7 +87,7 @@ class DatasetFeed:
     def description(self) -> str:
         """The data set's name and split, the number of ids and their SHA-1, their order's seed and changes, as text."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
-        changed = f", augmented by {self.augmentation}" if self.augmentation else ""
+        changed = "".join(f", {change.description}" for change in self.changes)
         return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}{changed}"
 
     def images(self, draw: int) -> list[str]:
@@ -96,8 +96,8 @@ class DatasetFeed:
 
     def _load(self, index: int, draw: int) -> Sample:
         sample = self.dataset[index]
-        if self.augmentation:
-            sample = self.augmentation(sample, self.dataset.label_classes, self.dataset.seed, draw)
+        for change in self.changes:
+            sample = change(sample, self.dataset.label_classes, self.dataset.seed, draw)
         return self.dataset.frame(sample)
 
     def _index(self, draw: int) -> int:
@@ -146,7 +146,7 @@ def open_feed(
     root: StrPath,
     phase: Phase,
     seed: int | None = None,
-    augmentation: Augmentation | None = None,
+    changes: Sequence[SampleChange] = (),
 ) -> Feed:
     """Open the data that a net's data layer reads: one of the published Python layers, or an ImageData layer.
 
@@ -155,11 +155,11 @@ def open_feed(
         root: the data root, to which the layer's paths are relative.
         phase: TRAIN or TEST, the phase whose data layer is opened.
         seed: the seed of the order of the images; None selects the one in the prototxt, else the default.
-        augmentation: random changes of the images and their labels; None for none.
+        changes: changes of the images and their labels, which follow one another.
 
     Raises:
         NetError: If the net does not have exactly one such layer, its settings are not supported, or it is an ImageData
-            layer and there is an augmentation.
+            layer and there are changes.
         DataError: If the data are missing or do not match the layer's parameters.
     """
     layer = find_data_layer(net, phase)
@@ -167,8 +167,8 @@ def open_feed(
         dataset = datasets.from_layer(layer.python_param, list(layer.top), root)
         if seed is not None:
             dataset.seed = seed
-        return DatasetFeed(dataset, augmentation)
-    if augmentation:
+        return DatasetFeed(dataset, changes)
+    if changes:
         remedy = "Set mirror and crop_size in its transform_param instead."
         raise NetError("an ImageData layer is not augmented", layer=layer.name, type=layer.type, remedy=remedy)
     return ListFeed(ImageList(layer, root, phase, *([] if seed is None else [seed])))

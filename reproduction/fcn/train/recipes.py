@@ -16,6 +16,7 @@ from reproduction.caffe.training import solver_nets
 from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, net_files, registry
+from reproduction.fcn.train.sample_changes import SampleChange
 
 #: The nets that can be trained by name.
 NAMES = (*registry.NETS, mini_nets.CLASSIFIER)
@@ -37,6 +38,7 @@ class Recipe:
             copies them by layer name, as Caffe does.
         dataset: the name of the data set, a key of ``datasets.SPECS``. Empty for custom data, and for a solver file
             without a named net: what the net's data layers name is then read.
+        changes: changes of the training samples, which follow one another; empty for none, as published.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Recipe:
     parents: tuple[str, ...] = ()
     published: NetRecord | None = None
     dataset: str = ""
+    changes: tuple[SampleChange, ...] = ()
 
     def with_solver(self, **fields: object) -> Recipe:
         """Return a copy with other solver settings, e.g. ``with_solver(max_iter=100)``; None keeps a setting."""

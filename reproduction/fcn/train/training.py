@@ -32,7 +32,6 @@ from reproduction.fcn.datasets.base import SEED
 from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.train import best_weights, feeds, initial_weights, log_file, preflight, recipes, run_folder
-from reproduction.fcn.train.augmentation import Augmentation
 from reproduction.fcn.train.best_weights import BestWeights
 from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
 from reproduction.fcn.train.log_file import LOG_FILE, Resume, Start, TrainingLog, Validation, format_now
@@ -46,7 +45,7 @@ _PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The paths and options of a training; of these, only ``data``, ``seed`` and ``augmentation`` affect its weights.
+    """The paths and options of a training; of these, only ``data`` and ``seed`` affect its weights.
 
     Attributes:
         out: the folder that contains a folder for each training.
@@ -57,7 +56,6 @@ class TrainingOptions:
         check_all: if True, check every training image and its labels before the start; if False, only a few.
         force: if True, train even if the checks of ``preflight`` find errors, and only report them.
         keep: the number of newest snapshots to keep, while older ones are deleted; None keeps all.
-        augmentation: random changes of the training samples; None for none, as published.
         keep_best: whether to keep the weights of the highest mean IU of all validations, too; see ``best_weights``.
     """
 
@@ -68,7 +66,6 @@ class TrainingOptions:
     check_all: bool = False
     force: bool = False
     keep: int | None = None
-    augmentation: Augmentation | None = None
     keep_best: bool = False
 
 
@@ -131,7 +128,7 @@ def train(
         remedy = "Set it in the solver, or use --iterations."
         raise ReproductionError("max_iter is not set", place=recipe.name, remedy=remedy)
     folder, model = options.out / recipe.name, recipes.final_model_path(recipe.name, options.out)
-    feed = feeds.open_feed(recipe.train_net_param, options.data, Phase.TRAIN, options.seed, options.augmentation)
+    feed = feeds.open_feed(recipe.train_net_param, options.data, Phase.TRAIN, options.seed, recipe.changes)
     settings = run_folder.collect_settings(recipe, weights, _choose_seed(recipe, options), feed)
     with run_folder.lock(folder) if ranks.is_first else contextlib.nullcontext():
         newest = run_folder.find_newest_snapshot(folder)

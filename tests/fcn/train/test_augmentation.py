@@ -74,28 +74,29 @@ def test_a_shift_has_a_direction():
 
 def test_a_draw_is_always_changed_alike(tmp_path):
     custom_folders.write(tmp_path)
-    feed = DatasetFeed(Folder("train", tmp_path), Augmentation())
+    feed = DatasetFeed(Folder("train", tmp_path), [Augmentation()])
     in_order = [feed(draw) for draw in range(6)]
-    later = DatasetFeed(Folder("train", tmp_path), Augmentation())
+    later = DatasetFeed(Folder("train", tmp_path), [Augmentation()])
     for draw in (4, 5, 1):
         found = later(draw)
         assert all(np.array_equal(found[top], in_order[draw][top]) for top in found)
-    other = DatasetFeed(Folder("train", tmp_path, seed=2), Augmentation())
+    other = DatasetFeed(Folder("train", tmp_path, seed=2), [Augmentation()])
     assert not all(np.array_equal(other(draw)["label"], in_order[draw]["label"]) for draw in range(6))
     assert feed.description.endswith(", augmented by mirror, jitter of up to 32 pixels")
     assert DatasetFeed(Folder("train", tmp_path)).description.endswith("order 1337")
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
-    tiny = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "tiny"))
-    options = TrainingOptions(tmp_path / "out", small_trainings.data(tmp_path / "data"), augmentation=Augmentation())
+    plain = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "tiny"))
+    tiny = replace(plain, changes=(Augmentation(),))
+    options = TrainingOptions(tmp_path / "out", small_trainings.data(tmp_path / "data"))
     want = training.train(tiny, {}, replace(options, out=tmp_path / "whole")).read_bytes()
-    assert want != training.train(tiny, {}, replace(options, out=tmp_path / "plain", augmentation=None)).read_bytes()
+    assert want != training.train(plain, {}, replace(options, out=tmp_path / "plain")).read_bytes()
     steps = []
     watch = TrainingCallbacks(step=steps.append, action=lambda: Action.STOP if len(steps) == 3 else Action.NONE)
     assert training.train(tiny, {}, options, watch) is None
     with pytest.raises(ReproductionError, match="the folder has a run with another data"):
-        training.train(tiny, {}, replace(options, augmentation=None))
+        training.train(plain, {}, options)
     assert training.train(tiny, {}, options).read_bytes() == want
 
 
@@ -110,4 +111,4 @@ def test_names_select_what_is_changed():
 def test_lists_of_whole_images_are_not_augmented(tmp_path):
     net = recipes.find_recipe("mini-vgg").train_net_param
     with pytest.raises(NetError, match="an ImageData layer is not augmented"):
-        feeds.open_feed(net, tmp_path, Phase.TRAIN, augmentation=Augmentation())
+        feeds.open_feed(net, tmp_path, Phase.TRAIN, changes=[Augmentation()])

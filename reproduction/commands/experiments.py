@@ -1,0 +1,90 @@
+"""Run the paper's experiments, and print their figures next to the paper's.
+
+    fcn experiments                              list them
+    fcn experiments fixed masks                  run two of them on Mini-VOC, whose images are drawn
+    fcn experiments all --seeds 3                run all, with three seeds for each training
+    fcn experiments voc patches --device cuda    on VOC, if its data and the weights of VGG16 are there
+
+On Mini-VOC each training takes a minute or two; on other data sets it has as many updates as that of the published net.
+Results are printed, and added to those in reports/SET/experiments.json, .md and .html. Trainings are stored in
+runs/experiments; a run that was stopped continues there, and what is trained is not trained again.
+
+Each experiment compares rows of its table, and says whether the paper's finding shows: a difference counts if it is
+larger than its standard deviation over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from reproduction.commands.bars import Bars, say_above
+from reproduction.commands.options import add_data, add_device, add_weights_folder, make_parser, positive
+from reproduction.commands.start import versions
+from reproduction.commands.terminal import say
+from reproduction.fcn.datasets import SPECS
+from reproduction.fcn.experiments import table
+from reproduction.fcn.experiments.runs import Settings
+from reproduction.fcn.experiments.table import Experiment
+from reproduction.fcn.fetch import local_files
+from reproduction.report import experiments, tables
+from reproduction.report.experiments import Result
+
+ALL = "all"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """List the experiments, or run some and write their results."""
+    args = _parser().parse_args(arguments)
+    sets = [name for name in args.names if name in SPECS] or ["mini"]
+    names = [name for name in args.names if name not in SPECS]
+    recorded = local_files.find_scores_folder(sets[0]) / experiments.FILE
+    if not args.names:
+        results = experiments.load_results(recorded)
+        say(*experiments.list_experiments(results), "", "`fcn experiments NAME` runs one, `fcn experiments all` all.")
+        return
+    chosen = table.find_experiments([] if ALL in names else names)
+    folder = recorded.parent if args.record else args.report / sets[0]
+    results = experiments.load_results(folder / experiments.FILE)
+    with Bars() as bars:
+        settings = Settings(
+            sets[0], args.data, args.out / sets[0], args.weights, range(1, args.seeds + 1), args.iterations, args.limit,
+            args.device, progress=lambda name, unit: bars(name, unit=unit), note=say_above,
+        )  # fmt: skip
+        for experiment in chosen:
+            results[experiment.name] = measure(experiment, settings)
+            experiments.write_results(results, sets[0], folder)
+    found = [experiments.make_table(experiment, results[experiment.name]) for experiment in chosen]
+    say(*tables.format_page(found).split("\n"), str(folder / "experiments.html"))
+
+
+def measure(experiment: Experiment, settings: Settings) -> Result:
+    """Run an experiment and return its result.
+
+    Raises:
+        ReproductionError: If data or weights are missing or broken.
+    """
+    rows = experiment.run(settings)
+    iterations = experiment.find_iterations(settings)
+    return Result(
+        experiment.name, iterations, list(settings.seeds) if experiment.trials else [], settings.limit,
+        date.today().isoformat(), versions(), rows,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("experiments", __doc__)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"experiments, or {ALL}; and the data set, if it is not mini")
+    add_data(parser)
+    add_weights_folder(parser)
+    add("-o", "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="default: runs/experiments")
+    add("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
+    add("--record", action="store_true", help="write the results next to the recorded scores of the data set instead")
+    add("--seeds", type=positive, default=1, metavar="N", help="train each net with the seeds 1 to N; default: 1")
+    add("--iterations", type=positive, metavar="N", help="updates of each training; default: those of the experiment")
+    add("--limit", type=positive, metavar="N", help="score the first N images only")
+    add_device(parser)
+    return parser
