@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("choose what to train: --net, --stages or --solver")
     if args.stages and args.solver:
         parser.error("--stages are several trainings, --solver is one")
+    if args.scratch and (args.init or not args.net or args.solver):
+        parser.error("--scratch needs --net, and excludes --init and --solver")
     augmentation = Augmentation.from_names(args.augment) if args.augment else None
     custom = None
     if not args.solver:
@@ -152,6 +154,7 @@ def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Rec
         stages = [stage if args.net else replace(stage, parents=tuple(str(path) for path in args.init))]
     else:
         stages = custom_nets.find_recipes(args.stages or [args.net], custom)
+        stages = [recipes.start_from_fillers(stage) for stage in stages] if args.scratch else stages
     return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate_every or args.validate)
 
 
@@ -180,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--solver", **file, help="a solver's prototxt, whose nets are trained")
     add_legacy_crop(parser)
     add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
+    scratch = "start from random weights, as the prototxt's fillers set them; BatchNorm normalizes by the batch"
+    add("--scratch", action="store_true", help=scratch)
     add_data(parser, f"the data root, or a folder {own}")
     add("--classes", **file, help=f"names of the classes {own}")
     add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")

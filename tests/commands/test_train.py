@@ -188,12 +188,23 @@ def test_a_data_root_that_is_not_there_is_missed_first(tool):
     assert tool("--data", "nowhere", "--net", "voc-fcn32s") == (1, "", "error: nowhere: there is no such folder.\n")
 
 
+def test_from_scratch_a_net_starts_from_no_weights():
+    module = importlib.import_module("reproduction.commands.train")
+    (stage,) = module.find_stages(module._parser().parse_args(["--net", "mini-fcn16s", "--scratch"]), None)
+    assert (stage.name, stage.parents, stage.published.parents) == ("mini-fcn16s", (), {})
+    assert stage.dataset == "mini"
+
+
 def test_what_to_train_must_be_said_once(tool, where):
     code, out, err = tool(*where)
     assert (code, out) == (2, "")
     assert err.endswith("error: choose what to train: --net, --stages or --solver\n")
     assert tool("--net", "voc-fcn32s", "--stages", "voc-fcn32s", *where)[0] == 2
     assert tool("--stages", "voc-fcn32s", "--solver", "solver.prototxt", *where)[0] == 2
+    for more in (("--init", "a.caffemodel"), ("--solver", "solver.prototxt")):
+        code, _, err = tool("--net", "voc-fcn8s-resnet50", "--scratch", *more, *where)
+        assert code == 2
+        assert err.endswith("error: --scratch needs --net, and excludes --init and --solver\n")
     for wrong in ("0", "-2", "many", "1,,2"):
         code, out, err = tool("--net", "voc-fcn32s", f"--iterations={wrong}", *where)
         assert (code, out) == (2, "")

@@ -10,7 +10,7 @@ from reproduction.caffe.formats import hashes
 from reproduction.caffe.formats import weights as weights_files
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import registry
+from reproduction.fcn.nets import registry, systems
 from reproduction.fcn.train.recipes import Recipe, final_model_path
 
 
@@ -111,11 +111,14 @@ def _find_parent(name: str, out: Path, published: Path | None, *, custom: bool) 
         return trained
     entry = local_files.load_manifest().entries.get(name)
     entries = [entry, *local_files.find_copies(name)] if entry else []
+    file_name, page = systems.CLASSIFIERS.get(name, ("", ""))
     files = [local_files.find_weights_file(file.path, published) for file in entries]
+    files += [local_files.find_weights_file(file_name, published)] if file_name else []
     for path in [trained, local_files.find_weights_file(f"mini/{name}.caffemodel", published), *files]:
         if path.is_file():
             return path
     remedy = f"Fetch them with `fcn fetch {name}`" if entry else f"Train {name} first"
+    remedy = f"Download them from {page}" if page else remedy
     raise WeightsError(
         f"the training starts from the weights of {name}, which are missing",
         path=files[0] if files else trained,

@@ -107,6 +107,20 @@ def make_recipe(published: NetRecord, solver_param: SolverParameter, train: NetP
     return recipe.with_solver(max_iter=iterations, snapshot=solver_param.snapshot or every, test_interval=every)
 
 
+def start_from_fillers(recipe: Recipe) -> Recipe:
+    """Return a copy of a recipe whose training starts from the values of the prototxt's fillers, not from weights.
+
+    BatchNorm layers then normalize by the statistics of the batch. Most nets state no fillers for their trunk, since it
+    is meant to start from a classifier's weights: their weights are zero, which the checks before a training reject.
+
+    Args:
+        recipe: the recipe.
+    """
+    if recipe.published is None:
+        return recipe
+    return replace(build_recipe(replace(recipe.published, parents={})), dataset=recipe.dataset)
+
+
 def change_recipes(
     recipes: Sequence[Recipe],
     iterations: Sequence[int] = (),

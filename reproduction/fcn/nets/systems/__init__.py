@@ -12,7 +12,11 @@ from reproduction.fcn.nets.systems.system import System
 
 __all__ = ["NETS", "System"]
 
-_FILES = ("googlenet",)
+_FILES = ("googlenet", "resnet50", "fpn")
+
+#: Classifiers from whose weights systems start and which are published on a page, not as a file with a known hash that
+#: `fcn fetch` could get: the name of their file, and the page.
+CLASSIFIERS = {"resnet50": ("ResNet-50-model.caffemodel", "https://github.com/KaimingHe/deep-residual-networks")}
 
 #: The systems by name.
 NETS: dict[str, System] = {

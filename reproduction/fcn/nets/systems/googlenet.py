@@ -2,6 +2,10 @@
 
 Source: Long, Shelhamer, Darrell, CVPR 2015, Table 1 (22 layers, 6 million parameters, receptive field 907, stride 32),
 and section 4.1: the last layer is replaced by one that scores the classes, and upsampled as in the other nets.
+
+The other two nets of Table 1 have the layers of published nets, voc-fcn-alexnet and voc-fcn32s. Only their training
+differed: on the 1,112 images of VOC 2011's train, with batches of 20, momentum 0.9, a loss that is a mean, and learning
+rates of 1e-3 and 1e-4. FCN-GoogLeNet's, 5e-5, is that of its solver here.
 """
 
 from __future__ import annotations
