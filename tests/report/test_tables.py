@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from reproduction.fcn.nets import systems
 from reproduction.fcn.reproduce import paper, pipeline
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import METRICS, compute_scores
@@ -25,6 +26,11 @@ def test_table_1_comes_out_of_the_prototxts():
     others = [row for row in table.rows if row[0] not in ("voc-fcn-alexnet", "voc-fcn32s")]
     assert {row[2] for row in others} == {""}, "the paper says nothing of these"
     assert table.sources[0].startswith("CVPR 2015, table 1: VOC 2011 val, 500 x 500, Tesla K40c")
+
+
+def test_figures_of_fcn_googlenet_stand_beside_the_paper_s():
+    (row,) = tables.shape_table([systems.NETS["voc-fcn-googlenet"]]).rows
+    assert row[1:] == ["22", "22", "5,995,077", "6", "907", "907", "32", "32"]
 
 
 def test_times_stand_beside_those_of_both_papers():
