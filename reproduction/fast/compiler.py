@@ -105,6 +105,8 @@ class CompiledNet:
     def _convert_net(self) -> None:
         """Convert the current weights, and clear all plans."""
         device = self.net.device
+        # The dicts themselves: Module.parameters() takes longer than a small net.
+        self._parameters = [module._parameters for module in self.net.modules() if module._parameters]
         self._ops, self._last_versions = convert_layers(self.net, self.precision)
         self._buffers = self._new_buffers()
         self._plans: OrderedDict[Hashable, _CachedPlan] = OrderedDict()
@@ -113,7 +115,7 @@ class CompiledNet:
         run = partial(self._execute, buffers=self._buffers)
         self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._versions = _parameter_versions(self.net)
+        self._versions = _parameter_versions(self._parameters)
 
     def _new_buffers(self) -> BufferPool:
         return BufferPool(torch.bfloat16 if self.precision == "bf16" else self.net.dtype, self.net.device)
@@ -144,7 +146,7 @@ class CompiledNet:
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._planner.always |= bool(self._discarded)  # the net can no longer run uncompiled
-        self._versions = _parameter_versions(self.net)
+        self._versions = _parameter_versions(self._parameters)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the net and the precision, for copying and pickling; the copy converts its weights when needed.
@@ -247,7 +249,7 @@ class CompiledNet:
         Raises:
             NetError: If weights were freed by ``discard``.
         """
-        if self._versions == _parameter_versions(self.net):
+        if self._versions == _parameter_versions(self._parameters):
             return
         if self._discarded:
             raise NetError("the net was changed after compile() had freed its weights", remedy="Compile it again.")
@@ -319,6 +321,7 @@ class _CachedPlan:
     recorded: RecordedFunction | None = None
 
 
-def _parameter_versions(net: Net) -> list[tuple[int, int]]:
-    """Return (data_ptr, version) of each parameter, to detect in-place changes."""
-    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in net.parameters()]
+def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> list[tuple[int, int]]:
+    """Return (data_ptr, version) of each parameter in the dicts of a net's layers, to detect in-place changes."""
+    found = (p for layer in parameters for p in layer.values() if p is not None)
+    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in found]
