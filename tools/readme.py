@@ -23,7 +23,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import METRICS, TITLES
-from reproduction.report import ledger, markdown, record
+from reproduction.report import experiments, ledger, markdown, record, tables
 from reproduction.report.record import LabelScores, ScoreReport
 from reproduction.report.reference import choose_reference
 
@@ -33,6 +33,8 @@ CAFFE_MODELS = ROOT / "docs" / "caffe_models.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 LEDGER = ROOT / "weights" / ledger.FOLDER
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
+EXPERIMENTS = ROOT / "docs" / "experiments.md"
+EXPERIMENT_RESULTS = ROOT / "weights" / "mini" / experiments.FILE
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
 NUMBERS = f"""± is the tolerance in points; no score of siftflow-fcn32s is known to check it with. Where "measured here"
@@ -160,6 +162,11 @@ def numbers_table() -> str:
     return "\n".join(lines) + "\n\n" + NUMBERS
 
 
+def experiment_tables() -> str:
+    """Return the tables of the recorded experiments on Mini-VOC."""
+    return tables.format_page(experiments.list_tables(experiments.load_results(EXPERIMENT_RESULTS))).rstrip()
+
+
 def _measured_here(found: tuple[ScoreReport, LabelScores] | None) -> str:
     if found is None:
         return ""
@@ -180,6 +187,7 @@ PARTS = {
     README: {"mini": mini_table, "exactness": exactness_table, "speed": speed.speed_table, "numbers": numbers_table},
     DIFFERENCES: {"differences": differences.difference_lists},
     CAFFE_MODELS: {"layer types": layer_types.layer_types_table},
+    EXPERIMENTS: {"experiments": experiment_tables},
 }
 
 

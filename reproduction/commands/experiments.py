@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         for experiment in chosen:
             results[experiment.name] = measure(experiment, settings)
-            experiments.write_results(results, sets[0], folder)
+            texts = experiments.write_results(results, sets[0], folder, record_only=args.record)
     found = [experiments.make_table(experiment, results[experiment.name]) for experiment in chosen]
-    say(*tables.format_page(found).split("\n"), str(folder / "experiments.html"))
+    say(*tables.format_page(found).split("\n"), str(folder / next(reversed(texts))))
 
 
 def measure(experiment: Experiment, settings: Settings) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, ClassVar
 from reproduction.caffe.errors import StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least
+from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.experiments.runs import Measured
 from reproduction.fcn.experiments.table import EXPERIMENTS, Claim, Experiment
 from reproduction.fcn.scoring.score import TITLES
@@ -98,25 +100,32 @@ def load_results(path: StrPath) -> dict[str, Result]:
     return {result.name: result for result in document.results}
 
 
-def write_results(results: Mapping[str, Result], set_name: str, folder: Path) -> dict[str, str]:
+def list_tables(results: Mapping[str, Result]) -> list[Table]:
+    """Return the tables of results by name, in the order of the table of experiments."""
+    return [make_table(experiment, results[name]) for name, experiment in EXPERIMENTS.items() if name in results]
+
+
+def write_results(
+    results: Mapping[str, Result], set_name: str, folder: Path, *, record_only: bool = False
+) -> dict[str, str]:
     """Write results as ``experiments.json``, ``.md`` and ``.html``, and return the text of each file by its name.
 
     Args:
         results: the results by the name of the experiment.
         set_name: the name of the data set.
         folder: the folder to write to, which is created if it does not exist.
+        record_only: whether to write ``experiments.json`` alone.
 
     Raises:
         ReproductionError: If a file cannot be written.
     """
     ordered = [results[name] for name in EXPERIMENTS if name in results]
-    found = [make_table(EXPERIMENTS[result.name], result) for result in ordered]
+    found = list_tables(results)
     document = {"format": _FORMAT, **asdict(_Document(set_name, ordered))}
-    texts = {
-        FILE: json_file.dumps(document) + "\n",
-        "experiments.md": f"# The paper's experiments on {set_name}\n\n{tables.format_page(found)}",
-        "experiments.html": page.render_template("experiments.html", set_name=set_name, tables=found),
-    }
+    texts = {FILE: json.dumps(document, indent=1, allow_nan=False) + "\n"}
+    if not record_only:
+        texts["experiments.md"] = f"# The paper's experiments on {SPECS[set_name].title}\n\n{tables.format_page(found)}"
+        texts["experiments.html"] = page.render_template("experiments.html", title=SPECS[set_name].title, tables=found)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         with files.open_atomic(folder / name) as file:
@@ -141,13 +150,14 @@ def make_table(experiment: Experiment, result: Result) -> Table:
     head, lines = ["net" if experiment.trials else "row"], [[row.label] for row in result.rows]
     for column in experiment.columns:
         about = COLUMNS[column]
+        form = "{:g}" if about.scale == 1 else "{:.1f}"  # scores are printed with one decimal
         head += [about.title, *(["paper"] if column in beside else [])]
         for line, row in zip(lines, result.rows, strict=True):
             line.append(format_figures(row.figures.get(column, ()), about))
             theirs = printed[row.label]
             if column in beside:
                 known = theirs is not None and names[column] in theirs.figures
-                line.append(tables.format_figure(theirs, names[column], "{:g}") if known else "")
+                line.append(tables.format_figure(theirs, names[column], form) if known else "")
     verdicts = "\n".join(f"- {sentence}" for sentence in format_verdicts(experiment, result))
     parts = [experiment.says, experiment.differs, _format_conditions(result), f"\n\n{verdicts}" if verdicts else ""]
     return Table(
@@ -161,7 +171,8 @@ def make_table(experiment: Experiment, result: Result) -> Table:
 
 
 def _format_conditions(result: Result) -> str:
-    trained = f"{result.iterations} updates, seeds {', '.join(map(str, result.seeds))}" if result.seeds else ""
+    seeds = f"seed{'s' * (len(result.seeds) > 1)} {', '.join(map(str, result.seeds))}"
+    trained = f"{result.iterations} updates, {seeds}" if result.seeds else ""
     scored = f"the first {result.images} images" if result.images else ""
     return "; ".join(part for part in (trained, scored, f"measured {result.date}") if part).capitalize() + "."
 

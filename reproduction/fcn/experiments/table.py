@@ -191,15 +191,16 @@ _LIST = (
         "Fixed, learned and nearest upsampling",
         "Deconvolution layers start from bilinear interpolation, and were learned but for the last one (CVPR 2015,"
         " section 4.3); fixing them makes no significant difference (README of the published nets).",
-        differs=f"FCN-8s from FCN-16s, {_FEW} updates. Nearest repeats each score, which the paper did not try.",
+        differs=f"FCN-8s from FCN-16s, {_FEW} updates; learned are all three layers. Nearest repeats"
+        " each score, which the paper did not try.",
         trials={
-            "bilinear, learned": Trial(Variant("learned", "fcn8s", lambda r, d: ablations.learn_upsampling(r), _FEW)),
-            "bilinear, fixed": Trial(Variant("whole", "fcn8s", iterations=_FEW)),
+            "learned": Trial(Variant("learned", "fcn8s", lambda r, d: ablations.learn_upsampling(r), _FEW)),
+            "fixed": Trial(Variant("whole", "fcn8s", iterations=_FEW)),
             "nearest": Trial(Variant("", ablated_nets.upsample_nearest, iterations=_FEW)),
         },
         claims=(
-            Claim("bilinear, learned", "no better", "bilinear, fixed"),
-            Claim("nearest", "no better", "bilinear, fixed"),
+            Claim("learned", "no better", "fixed"),
+            Claim("nearest", "no better", "fixed"),
         ),
     ),
     Experiment(
@@ -222,18 +223,18 @@ _LIST = (
         differs="All see as many images, so that accumulation makes a twentieth of the updates; SGD at one rate. On"
         " Mini-VOC only the score layer starts from zeros, above the layers of mini-fcn32s, since SGD is slow there.",
         trials={
-            "accumulated: batch 20, momentum 0.9": Trial(Variant("accum", change=_sgd(20, 0.9))),
-            "online: batch 1, momentum 0.9": Trial(Variant("online", change=_sgd(1, 0.9))),
-            "heavy: batch 1, momentum 0.99": Trial(Variant("heavy", change=_sgd(1, 0.99))),
+            "accumulated (20 images, 0.9)": Trial(Variant("accum", change=_sgd(20, 0.9))),
+            "online (1 image, 0.9)": Trial(Variant("online", change=_sgd(1, 0.9))),
+            "heavy (1 image, 0.99)": Trial(Variant("heavy", change=_sgd(1, 0.99))),
         },
         printed={
-            "accumulated: batch 20, momentum 0.9": (PAMI, "optimisation", "FCN-accum"),
-            "online: batch 1, momentum 0.9": (PAMI, "optimisation", "FCN-online"),
-            "heavy: batch 1, momentum 0.99": (PAMI, "optimisation", "FCN-heavy"),
+            "accumulated (20 images, 0.9)": (PAMI, "optimisation", "FCN-accum"),
+            "online (1 image, 0.9)": (PAMI, "optimisation", "FCN-online"),
+            "heavy (1 image, 0.99)": (PAMI, "optimisation", "FCN-heavy"),
         },
         claims=(
-            Claim("accumulated: batch 20, momentum 0.9", "below", "online: batch 1, momentum 0.9"),
-            Claim("online: batch 1, momentum 0.9", "below", "heavy: batch 1, momentum 0.99"),
+            Claim("accumulated (20 images, 0.9)", "below", "online (1 image, 0.9)"),
+            Claim("online (1 image, 0.9)", "below", "heavy (1 image, 0.99)"),
         ),
     ),
     Experiment(
@@ -282,8 +283,8 @@ _LIST = (
         "masks",
         "Foreground, background and shape",
         "Masking the foreground at inference is catastrophic; masking the background has little effect; a net that was"
-        " trained on the background alone recognizes objects that it does not see, and one on shapes alone is lowest"
-        " but one (PAMI 2016, table 8). Mean IU is over the classes without background.",
+        " trained on the background alone recognizes objects that it does not see; one that sees shapes alone is less"
+        " accurate than that (PAMI 2016, table 8). Mean IU is over the classes without background.",
         differs="Masked pixels get the mean colour; shapes are one grey on it. On Mini-VOC all nets start from"
         f" mini-fcn32s and make {_FEW} updates.",
         trials={

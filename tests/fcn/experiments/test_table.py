@@ -98,7 +98,7 @@ def test_results_are_written_with_the_papers_numbers_and_read_again(tmp_path):
     assert "| score layer alone |" in texts["experiments.md"]
     line = next(line for line in texts["experiments.md"].splitlines() if line.startswith("| score layer alone"))
     assert [cell.strip() for cell in line.split("|")][4:9] == ["", "59.7", "15.00 ± 7.07", "45.4", ""]
-    assert "Seeds 1, 2" in texts["experiments.md"] or "300 updates, seeds 1, 2" in texts["experiments.md"]
+    assert "300 updates, seeds 1, 2; measured 2026-11-28." in texts["experiments.md"]
     assert "15.00 ± 7.07" in texts["experiments.html"]
     assert experiments.load_results(tmp_path / "experiments.json") == found
     assert experiments.load_results(tmp_path / "nothing.json") == {}
