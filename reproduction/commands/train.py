@@ -47,6 +47,7 @@ from reproduction.commands.options import (
     split_names,
 )
 from reproduction.fcn import folders
+from reproduction.fcn.datasets.custom import own_images
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.train import ablations, best_weights, custom_nets, initial_weights, recipes, training
@@ -175,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
     number: dict[str, Any] = {"type": positive, "metavar": "N"}
     own = "of your own images"
-    side = f"shrink longer images of your own to N pixels, 0 for never; default: {custom_nets.SIDE}"
+    side = f"shrink longer images of your own to N pixels, 0 for never; default: {own_images.SIDE}"
     iterations = "updates, for all stages or each; default: as published"
     what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
     what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
@@ -188,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data(parser, f"the data root, or a folder {own}")
     add("--classes", **file, help=f"names of the classes {own}")
     add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")
-    add("--side", type=int, default=custom_nets.SIDE, metavar="N", help=side)
+    add("--side", type=int, default=own_images.SIDE, metavar="N", help=side)
     add("-o", "--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
     add_device(parser)
     add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)

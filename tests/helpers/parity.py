@@ -7,6 +7,7 @@ The golden files were recorded by BVLC/caffe 1.0 (commit 9b89154, CPU, single pr
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -148,28 +149,43 @@ def weight(layer: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
     return seeded.make_weight(layer, index, shape, "up" in layer, 1)
 
 
-def seeded_net(name: str, split: str, shapes: dict[str, tuple[int, ...]], *, blas_order: bool = False) -> Net:
-    """Build a published net with seeded weights; layers named ``scale_*`` keep their fillers' constants."""
-    message, _ = prototxt.load_net(ROOT / "prototxt" / name / f"{split}.prototxt")
-    net = Net(message, Phase.TEST, inputs=shapes, blas_order=blas_order)
+Seeded = Callable[[str, int, tuple[int, ...]], np.ndarray]
+
+
+def published_inputs(name: str, split: str, height: int, width: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the seeded images and labels of a published net."""
+    tops = _data_tops(name, split)
+    arrays: dict[str, np.ndarray] = seeded.inputs(tops, height, width, CLASSES[name.split("-", maxsplit=1)[0]], seed)
+    return arrays
+
+
+def seed_weights(net: Net, made: Seeded = weight) -> None:
+    """Set a net's weights by a seeded recipe; layers named ``scale_*`` keep the constants of the published fillers."""
     with torch.no_grad():
         for layer, blobs in net.params.items():
-            if not layer.startswith("scale_"):
+            if made is not weight or not layer.startswith("scale_"):
                 for index, blob in enumerate(blobs):
-                    blob.copy_(torch.from_numpy(weight(layer, index, tuple(blob.shape))))
-    return net
+                    blob.copy_(torch.from_numpy(made(layer, index, tuple(blob.shape))))
 
 
-def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False, device: str = "cpu") -> Parity:
+def net_parity(
+    path: Path,
+    *,
+    backward: bool = True,
+    blas_order: bool = False,
+    device: str = "cpu",
+    make_inputs: Callable[..., dict[str, np.ndarray]] = published_inputs,
+    make_weight: Seeded = weight,
+) -> Parity:
     """Run one golden net forward and, if ``backward``, backward; return its parity."""
     with np.load(path) as file:
         golden = {key: file[key] for key in file.files}
     meta = json.loads(bytes(golden["meta"]))
-    name = meta["net"]
-    classes = CLASSES[name.split("-")[0]]
-    tops = _data_tops(name, meta["split"])
-    inputs = seeded.inputs(tops, meta["h"], meta["w"], classes, meta["seed"])
-    net = seeded_net(name, meta["split"], {top: value.shape for top, value in inputs.items()}, blas_order=blas_order)
+    inputs = make_inputs(meta["net"], meta["split"], meta["h"], meta["w"], meta["seed"])
+    message, _ = prototxt.load_net(ROOT / "prototxt" / meta["net"] / f"{meta['split']}.prototxt")
+    shapes = {top: value.shape for top, value in inputs.items()}
+    net = Net(message, Phase.TEST, inputs=shapes, blas_order=blas_order)
+    seed_weights(net, make_weight)
     net.to(device)
     named = [key[5:-4] for key in golden if key.startswith("blob/") and key.endswith("/val") and "_split_" not in key]
     with torch.set_grad_enabled(backward):

@@ -15,6 +15,7 @@ from typing import Any
 from reproduction.caffe.typing import Floating, Progress
 from reproduction.fcn.datasets.base import Dataset
 from reproduction.fcn.datasets.layouts import FolderLayout
+from reproduction.fcn.images.framing import NO_FRAME, Framing
 
 #: The kinds of inputs of a net: the number of channels, and their order or unit.
 CHANNELS = {"color": 3, "depth": 1, "hha": 3}
@@ -141,6 +142,9 @@ class NetRecord:
         first: Name of the first convolution: ``conv1`` for AlexNet; ``conv1_1_bgrd`` for four input channels.
         normalize: True if the loss is a mean over the pixels that are not void; False if it is their sum.
         data: Path of the data root in the prototxts.
+        grey_mean: The mean brightness that is subtracted, if the net takes grey images; None if it takes colours.
+        scale: The factor by which the brightness minus its mean is multiplied.
+        framing: The frame that the net needs around an image and its labels; none for most nets.
         deploy_size: Height and width of the image that deploy.prototxt declares, in pixels; most nets take any other.
         solver: Fields of the solver that differ from those of the data set's other nets, by name.
     """
@@ -155,6 +159,9 @@ class NetRecord:
     first: str = "conv1_1"
     normalize: bool = False
     data: str = "../data"
+    grey_mean: float | None = None
+    scale: float = 1
+    framing: Framing = NO_FRAME
     deploy_size: int = 500
     solver: Mapping[str, Any] = field(default_factory=dict)
 

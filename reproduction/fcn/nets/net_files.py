@@ -51,7 +51,10 @@ def _add_data(n: NetSpec, record: NetRecord, data_layer: DataLayer) -> None:
     values: dict[str, Any] = {key: f"{record.data}/{folder}" for key, folder in spec.folders.items()}
     values |= {"seed": SEED, "split": data_layer.split, "mean": tuple(spec.means["color"].tolist())} | dict(spec.params)
     values |= {"tops": [*record.inputs.values(), *(head.label for head in record.heads)]}
-    param_str = repr({key: values[key] for key in data_layer.keys})
+    more: dict[str, Any] = dict(record.framing.params)
+    if record.grey_mean is not None:
+        values["mean"], more["scale"] = (record.grey_mean,), record.scale
+    param_str = repr({key: values[key] for key in data_layer.keys} | more)
     kind = data_layer.dataset.layer
     blobs = layers("Python", ntop=len(record.tops), module=spec.module, layer=kind, param_str=param_str)
     for name, blob in zip(record.tops, blobs, strict=True):
@@ -64,7 +67,8 @@ def build_deploy(record: NetRecord) -> NetParameter:
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/deploy.prototxt, the one that is published.
     """
     size = record.deploy_size
-    shapes = [{"dim": [1, CHANNELS[what], size, size]} for what in record.inputs.values()]
+    channels = [1 if record.grey_mean is not None else CHANNELS[what] for what in record.inputs.values()]
+    shapes = [{"dim": [1, count, size, size]} for count in channels]
     pictures = LayerParameter(name="input", type="Input", top=list(record.inputs), input_param={"shape": shapes})
     kept, of_labels = [], {head.label for head in record.heads}
     for part in build_net(record, record.dataset.test).layer:

@@ -166,11 +166,24 @@ def published_card(published: NetRecord, **more: Any) -> Card:
     """
     return Card(
         published.name,
-        {blob: _card_input(kind, published.dataset.means[kind]) for blob, kind in published.inputs.items()},
+        card_inputs(published),
         {head.label: card_labels(head.score, head.classes) for head in published.heads},
         knows=published.dataset.knows,
+        framing=published.framing,
         **more,
     )
+
+
+def card_inputs(record: NetRecord) -> dict[str, CardInput]:
+    """Return how the inputs of a net are preprocessed, by blob name.
+
+    Args:
+        record: the record of the net.
+    """
+    if record.grey_mean is None:
+        return {blob: _card_input(kind, record.dataset.means[kind]) for blob, kind in record.inputs.items()}
+    scale = () if record.scale == 1 else (record.scale,)
+    return {blob: CardInput("color", "grey", (record.grey_mean,), "float64", scale) for blob in record.inputs}
 
 
 def custom_card(

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import hashes, image_files, prototxt
-from reproduction.fcn.datasets import SPECS, NetRecord, voc
-from reproduction.fcn.datasets.custom import color_labels, find_files, folder
+from reproduction.fcn.datasets import SPECS, NetRecord
+from reproduction.fcn.datasets.custom import color_labels, find_files, folder, own_images
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
-from reproduction.fcn.datasets.custom.folder import Folder
-from reproduction.fcn.datasets.spec import DataLayer
 from reproduction.fcn.images import decode
 from reproduction.fcn.nets import net_files, registry, surgery
 from reproduction.fcn.segment import card
@@ -27,15 +25,10 @@ from reproduction.fcn.train.recipes import Recipe
 #: The number of pixels that the published learning rates were chosen for: VOC's images have 500 x 375.
 PUBLISHED_PIXELS = 500 * 375
 
-#: The longer side of VOC's images in pixels, the scale at which the published nets recognize objects.
-SIDE = 500
-
 #: Files and folders that only a user's data have, not a data root or a published data set.
 _MARKS = {"classes.txt", "palette.txt", "labelmap.txt", "class_names.txt", "codes.txt"} | {
     *("images", "labels", "masks", "imgs", "img_dir", "leftImg8bit")
 }
-
-_KEYS = ("seed", "split", "mean", "classes", "palette", "side")
 
 
 @dataclass(frozen=True)
@@ -110,14 +103,19 @@ def find_custom_data(
     """
     if classes or palette or is_custom_folder(data):
         return inspect_folder(data, classes, palette, side)
-    is_drawn = any(SPECS[recipe.dataset].draw for recipe in map(recipes.find_recipe, net_names) if recipe.dataset)
+    planned = [recipes.find_recipe(name) for name in net_names]
+    for recipe in planned:
+        if recipe.published and recipe.published.dataset == own_images.SPEC:
+            want, remedy = "--data FOLDER, with images and labels", "docs/own_data.md shows what it contains."
+            raise DataError(f"{recipe.name} is trained on your own images", path=data, want=want, remedy=remedy)
+    is_drawn = any(SPECS[recipe.dataset].draw for recipe in planned if recipe.dataset)
     if not (is_drawn or data.is_dir() or may_be_missing):
         raise DataError("there is no such folder", path=data)
     return None
 
 
 def inspect_folder(
-    root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE
+    root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = own_images.SIDE
 ) -> CustomData:
     """Inspect a custom data set: its splits, its classes and the sizes of its images, without decoding them.
 
@@ -175,17 +173,14 @@ def adapt_published(base: NetRecord, custom: CustomData) -> NetRecord:
         raise ReproductionError(
             f"{base.name} needs other inputs or labels than one image and one label map", want=f"one of {names}"
         )
+    published = base.dataset
     spec = replace(
-        base.dataset,
-        name=Folder.name,
+        own_images.SPEC,
         classes={"label": custom.classes},
-        means=voc.SPEC.means,
-        datasets=(Folder,),
-        module="folder_layers",
-        train=DataLayer("train", "train", Folder, _KEYS),
-        test=DataLayer("val", "val", Folder, _KEYS),
-        folders={},
         test_iter=custom.val_images,
+        max_iter=published.max_iter,
+        snapshot=published.snapshot,
+        schedule=published.schedule,
         params={
             "classes": list(custom.classes),
             "palette": dict(custom.palette) if isinstance(custom.palette, Mapping) else custom.palette,
@@ -259,8 +254,10 @@ def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
     for stage in stages:
         published_lr = registry.NETS[stage.name].base_lr
         assert stage.published is not None
-        new_layers = ", ".join(surgery.find_new_layers(stage.published))
-        notes.append(f"{stage.name}: {new_layers} and the upsampling layers are new, for {len(custom.classes)} classes")
+        new_layers = f"{', '.join(surgery.find_new_layers(stage.published))} and the upsampling layers are new"
+        if not stage.published.parents:
+            new_layers = "all layers start from random values"
+        notes.append(f"{stage.name}: {new_layers}, for {len(custom.classes)} classes")
         if stage.published.base_lr != published_lr:
             notes.append(
                 f"{stage.name}: base_lr {published_lr:g} is for images of {PUBLISHED_PIXELS:,} pixels; these have"
@@ -290,7 +287,8 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     if custom.colours is not None:
         colours = [colour for name, colour in custom.colours.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
-    record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
+    about = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
+    record = replace(about, inputs=card.card_inputs(recipe.published), framing=recipe.published.framing)
     model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(net_files.build_deploy(recipe.published), model.parent / "deploy.prototxt")
     card.write_card(best_weights.keep_naming_best(record, model.parent), model.parent / card.CARD_FILE)

@@ -13,7 +13,7 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import solver_nets
-from reproduction.fcn.datasets import NetRecord
+from reproduction.fcn.datasets import SPECS, NetRecord
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, net_files, registry
 from reproduction.fcn.train.sample_changes import SampleChange
@@ -101,7 +101,8 @@ def make_recipe(published: NetRecord, solver_param: SolverParameter, train: NetP
         solver_param: the solver.
     """
     dataset = published.dataset
-    recipe = Recipe(published.name, solver_param, train, test, tuple(published.parents), published, dataset.name)
+    known = dataset.name if dataset.name in SPECS else ""
+    recipe = Recipe(published.name, solver_param, train, test, tuple(published.parents), published, known)
     # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
     iterations, every = dataset.schedule or (None, solver_param.snapshot)
     return recipe.with_solver(max_iter=iterations, snapshot=solver_param.snapshot or every, test_interval=every)

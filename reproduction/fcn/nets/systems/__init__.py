@@ -12,7 +12,7 @@ from reproduction.fcn.nets.systems.system import System
 
 __all__ = ["NETS", "System"]
 
-_FILES = ("googlenet", "resnet50", "fpn")
+_FILES = ("googlenet", "resnet50", "fpn", "unet", "vgg_ports")
 
 #: Classifiers from whose weights systems start and which are published on a page, not as a file with a known hash that
 #: `fcn fetch` could get: the name of their file, and the page.
