@@ -1,5 +1,7 @@
 """The recipe behind the golden files of the systems: seeded weights and inputs of nets that upstream does not have."""
 
+import hashlib
+import json
 import re
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter
 from tests.golden import seeded
+from tests.helpers import canonical_prototxt
 from tests.helpers.paths import GOLDEN, ROOT
 
 FILES = sorted((GOLDEN / "systems").glob("*_*x*.npz"))
@@ -54,3 +57,20 @@ def thinned(name, factor, *, frozen=False) -> NetParameter:
         if layer.type == "BatchNorm" and frozen:
             layer.batch_norm_param.use_global_stats = True
     return net
+
+
+def layers_digest(path):
+    """Return the SHA-256 of what a prototxt says of its layers, without the data layer, fillers, and defaults."""
+    layers = canonical_prototxt.parse(path.read_text())["layer"]
+    said = [_without_fillers(layer) for layer in layers if layer["type"] != ["Python"]]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _without_fillers(message):
+    if not isinstance(message, dict):
+        return message
+    return {
+        name: [_without_fillers(value) for value in values]
+        for name, values in message.items()
+        if not name.endswith("filler") and (name, values) not in (("stride", [1.0]), ("pad", [0.0]))
+    }

@@ -14,7 +14,7 @@ from reproduction.caffe.schema import Phase, SolverParameter
 from reproduction.caffe.training.solver import Solver
 from reproduction.fcn.nets import systems
 from tests.helpers import parity, system_parity
-from tests.helpers.paths import GOLDEN
+from tests.helpers.paths import GOLDEN, ROOT
 
 SEED = 7  # of the weights, and of the first image of a training
 SIZES = {  # of the images of each training, in turn
@@ -28,9 +28,9 @@ def net_of(path):
     return json.loads(bytes(np.load(path)["meta"]))["net"]
 
 
-every_file = pytest.mark.parametrize(
-    "path", [path for path in system_parity.FILES if net_of(path) in systems.NETS], ids=net_of
-)
+#: The others take ten seconds and more, most of which are for weights.
+QUICK = ("unet", "voc-fcn-googlenet")
+HERE = [path for path in system_parity.FILES if net_of(path) in systems.NETS]
 
 
 def compare(path, **how):
@@ -42,7 +42,7 @@ def test_the_golden_files_of_six_systems_are_here():
 
 
 @pytest.mark.slow
-@every_file
+@pytest.mark.parametrize("path", HERE, ids=net_of)
 def test_every_blob_gradient_and_label_is_caffe_s(path):
     result = compare(path, blas_order=True)
     assert not result.labels_off
@@ -53,11 +53,20 @@ def test_every_blob_gradient_and_label_is_caffe_s(path):
         assert result.backward <= parity.KINK_TOLERANCE
 
 
-@every_file
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if net_of(path) in QUICK else pytest.mark.slow) for path in HERE],
+    ids=net_of,
+)
 def test_torch_s_own_order_of_additions_differs_by_rounding_alone(path):
     result = compare(path, backward=False)
     assert not result.off
     assert not result.labels_off
+
+
+@pytest.mark.parametrize(("file", "digest"), json.loads((GOLDEN / "systems/prototxt_digests.json").read_text()).items())
+def test_layers_are_those_of_the_recorded_prototxts(file, digest):
+    assert system_parity.layers_digest(ROOT / "prototxt" / file) == digest
 
 
 def recorded(case):
@@ -76,7 +85,7 @@ def test_losses_and_weights_of_a_training_follow_caffe(case):
         system_parity.make_inputs(name, "train", *size, SEED + number) for number, size in enumerate(SIZES[case])
     ]
     net = Net(net_param, Phase.TRAIN, inputs={top: value.shape for top, value in samples[0].items()})
-    parity.seed_weights(net, lambda *blob: system_parity.make_weight(*blob, SEED))
+    parity.seed_weights(net, lambda layer, index, shape: system_parity.make_weight(layer, index, shape, SEED))
     text = re.sub(r'(train_net|snapshot_prefix):\s*"[^"]*"', "", bytes(golden["solver"]).decode())
     solver = Solver(prototxt.loads(text, SolverParameter), net, lambda draw: samples[draw % len(samples)])
     iterations, losses = int(golden["iters"]), []

@@ -16,11 +16,12 @@ import pytest
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Window, conv_size, conv_windows, deconv_size, pool_sizes, pool_windows
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter
 from reproduction.fcn.datasets.spec import PublishedNet
 from reproduction.fcn.nets import net_files, published_nets
 from reproduction.fcn.nets.receptive_field import compute_net_figures
-from tests.helpers import canonical_prototxt
+from tests.helpers import canonical_prototxt, thin_nets
 from tests.helpers.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -264,3 +265,11 @@ def test_a_net_that_the_figures_do_not_cover_is_an_error(text: str, problem: str
     with pytest.raises(NetError) as error:
         compute_net_figures(prototxt.loads(text, NetParameter))
     assert str(error.value) == problem
+
+
+def test_the_sizes_of_blobs_are_those_that_texts_print():
+    """For an image of 500 x 500, texts about FCN-8s print 16, 34, 70 and 568."""
+    blobs = Net(thin_nets.deploy("voc-fcn8s", 64)).blob_shapes
+    sizes = {"pool5": 22, "fc7": 16, "score_fr": 16, "upscore2": 34, "score_pool4c": 34, "upscore_pool4": 70,
+             "score_pool3c": 70, "upscore8": 568, "score": 500}  # fmt: skip
+    assert {name: blobs[name][2:] for name in sizes} == {name: (size, size) for name, size in sizes.items()}
