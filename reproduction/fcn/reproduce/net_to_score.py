@@ -13,6 +13,7 @@ from reproduction.caffe.net import graph
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.custom import own_images
 from reproduction.fcn.datasets.custom.color_labels import RGB
 from reproduction.fcn.datasets.custom.folder import Folder, find_classes
 from reproduction.fcn.fetch import local_files
@@ -76,6 +77,9 @@ def find_published(
     segmenter.find_card(net_name)  # its error is more precise if the name is a folder
     published = registry.find_net(net_name)
     name = published.dataset.name
+    if published.dataset == own_images.SPEC:
+        want = "the folder that fcn train wrote, with --data FOLDER"
+        raise DataError(f"{net_name} is trained and scored on your own images", got=f"--net {net_name}", want=want)
     try:
         dataset = registry.open_test_split(published, data, split)
     except DataError:
