@@ -38,7 +38,7 @@ ROOMS = {
     "fcn.images": ("caffe.errors", "caffe.typing", "caffe.formats"),
     "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images"),
     "fcn.nets": (*CAFFE, "caffe.layers", "caffe.net", "fcn.folders", "fcn.images", "fcn.datasets"),
-    "figure": (*CAFFE, "caffe.layers", "caffe.net", "fcn.nets"),
+    "figure": (*CAFFE, "caffe.layers", "caffe.net", "fcn.datasets", "fcn.nets"),
     "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.folders", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, lists.
+"""Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, lists, figures.
 
 ``make readme`` runs it, after ``tools/figure.py``, which draws the figure.
 
@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 from pathlib import Path
 
 from common import ROOT, run
 
-from readme_parts import differences, layer_types, speed
+from readme_parts import differences, layer_types, speed, systems
 
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
@@ -30,6 +31,7 @@ from reproduction.report.reference import choose_reference
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
 CAFFE_MODELS = ROOT / "docs" / "caffe_models.md"
+SYSTEMS = ROOT / "docs" / "systems.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 LEDGER = ROOT / "weights" / ledger.FOLDER
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
@@ -48,9 +50,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
     args = parser.parse_args()
-    for page in PARTS:
-        old = page.read_text()
-        new = replace_parts(page, old)
+    written = {page: functools.partial(replace_parts, page, page.read_text()) for page in PARTS}
+    for page, write in {**written, **systems.figures()}.items():
+        old, new = page.read_text() if page.exists() else "", write()
         if args.check and new != old:
             raise ReproductionError(
                 "a generated part is not current", place=page.name, remedy="Run `make readme` and commit the result."
@@ -188,6 +190,7 @@ PARTS = {
     DIFFERENCES: {"differences": differences.difference_lists},
     CAFFE_MODELS: {"layer types": layer_types.layer_types_table},
     EXPERIMENTS: {"experiments": experiment_tables},
+    SYSTEMS: {"systems": systems.systems_table},
 }
 
 

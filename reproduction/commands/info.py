@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.figure is not None:
         if len(args.files) > 1 or (Path(args.files[0]).is_dir() and not _is_name(args.files[0])):
             raise ReproductionError("--figure draws one net", got=f"{len(paths)} files", remedy="Name one prototxt.")
-        _write_figure(_find_drawn_net(args.files[0]), args.figure, args)
+        _write_figure(args.files[0], args.figure, args)
     infos = [inspect_file(path, args.dialect) for path in paths]
     if args.json:
         say_json([asdict(info) for info in infos])
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the net")
     parser.add_argument(
-        "--side", type=positive, default=figure.SIDE, metavar="N",
-        help=f"height and width of the images of the figure, if the prototxt does not set them (default {figure.SIDE})",
+        "--side", type=positive, metavar="N",
+        help=f"height and width of the images of the figure (default: that of the prototxt, or {figure.SIDE})",
     )  # fmt: skip
     parser.add_argument("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -74,22 +74,20 @@ def _find_files(name: str) -> list[Path]:
     return [registry.PROTOTXT / name / "deploy.prototxt"] if _is_name(name) else list_files(name)
 
 
-def _find_drawn_net(name: str) -> Path:
-    """Return the prototxt to draw: of a net of this project, that of its training, which has the loss."""
-    if name in registry.NETS:
-        return registry.PROTOTXT / name / f"{registry.NETS[name].dataset.train.file}.prototxt"
-    return _find_files(name)[0]
-
-
-def _write_figure(path: Path, target: Path, args: argparse.Namespace) -> None:
-    """Draw a net to an SVG file.
+def _write_figure(name: str, target: Path, args: argparse.Namespace) -> None:
+    """Draw a net to an SVG file: of a net of this project its training net, which has the loss.
 
     Raises:
         ReproductionError: If the file is not a prototxt, or Caffe would reject its net.
     """
-    net_param, _ = prototxt.load_net(path, dialect=args.dialect)
-    net_param.name = net_param.name or (path.parent.name if _is_name(path.parent.name) else path.stem)
-    text = figure.draw_net(net_param, args.side)
+    if name in registry.NETS:
+        net_param, inputs = figure.load_training_net(registry.NETS[name], args.side)
+        text = figure.draw_net(net_param, inputs=inputs)
+    else:
+        (path,) = _find_files(name)
+        net_param, _ = prototxt.load_net(path, dialect=args.dialect)
+        net_param.name = net_param.name or (name if _is_name(name) else path.stem)
+        text = figure.draw_net(net_param, args.side or figure.SIDE)
     with files.open_atomic(target) as file:
         file.write(text.encode())
     note(f"wrote {target}")

@@ -135,9 +135,9 @@ class Placement:
         placed = _measure_part(part, lane, [label_width(wire) for wire, _ in up])
         if part.kind == "pool" and len(down) == 1 == len(sources):
             placed.text = 0.0
-        x = max(own.boxes + GAP * bool(own.placed) + placed.width / 2, own.texts + _SPACE + placed.text / 2)
+        half = _half_above(placed)
+        x = max(own.boxes + GAP * bool(own.placed) + half, own.texts + _SPACE + placed.text / 2)
         for wire, source in across:
-            half = max(placed.width, placed.text) / 2 if wire.steps else placed.width / 2  # a join's name is above it
             x = max(x, source.right + GAP + half + label_width(wire))
         for _, source in down:
             x = max(x, source.right + TURN, *(each.end + _SPACE for each in self.lanes[source.lane : lane]))
@@ -183,7 +183,7 @@ class Placement:
 
     def _add_across(self, wire: Wire, source: Placed, target: Placed, entry: str) -> None:
         lane = self.lanes[source.lane]
-        x = target.left - TURN if entry == "left" else target.x
+        x = target.x - max(target.width / 2 + TURN, _half_above(target) + 4.0) if entry == "left" else target.x
         track = None if lane.is_free(source.right, target.left) else lane.take_track(source.right, x)
         self.routes.append(Route(wire, source, target, x, entry, track))
 
@@ -202,6 +202,11 @@ class Placement:
             fits = own.texts + label_width(wire) + TURN <= x
             route.label = "left" if fits else "right"
             own.extend(texts=x + 4.0 if fits else x + TURN + label_width(wire))
+
+
+def _half_above(placed: Placed) -> float:
+    """Return half the width of what is in the height of the boxes: the name of a join is above it, others below."""
+    return max(placed.width, placed.text if placed.part.kind == "join" else 0.0) / 2
 
 
 def _measure_part(part: Part, lane: int, ups: Sequence[float]) -> Placed:

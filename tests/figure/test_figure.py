@@ -8,12 +8,14 @@ import pytest
 from reproduction import figure
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn.nets import registry
+from reproduction.fcn.nets import registry, systems
 from reproduction.figure.shapes import Rect
 from tests.helpers.paths import GOLDEN
 
 ASCII = str.maketrans({"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", "\N{SUPERSCRIPT TWO}": "^2"})
 SVG = "{http://www.w3.org/2000/svg}"
+# One net of each structure.
+DRAWN = [*systems.NETS, "voc-fcn16s", "voc-fcn8s-atonce", "voc-fcn-alexnet", "nyud-fcn32s-color-hha", "siftflow-fcn8s"]
 RESIDUAL = """
 name: "residual"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 64 dim: 64 } } }
@@ -32,16 +34,13 @@ layer {{ name: "{unit}_out" type: "ReLU" bottom: "{unit}" top: "{unit}" }}"""
 )
 
 
-def load(name):
-    file = f"{registry.NETS[name].dataset.train.file}.prototxt"
-    net_param = registry.load_net(name, file)
-    net_param.name = name
-    return net_param
+def load(name, side=None):
+    return figure.load_training_net(registry.NETS[name], side)
 
 
-def texts(net_param, side=figure.SIDE):
+def texts(net_param, inputs=None):
     """Return the texts of a figure in ASCII, and check that it is well-formed."""
-    root = ElementTree.fromstring(figure.draw_net(net_param, side))
+    root = ElementTree.fromstring(figure.draw_net(net_param, inputs=inputs))
     assert root.tag == f"{SVG}svg"
     return [text.text.translate(ASCII) for text in root.iter(f"{SVG}text")]
 
@@ -68,13 +67,18 @@ def inside_a_box(text, drawing):
     return any(box.rect.overlaps(text) for box in drawing.boxes if box.style in ("join", "loss", "other"))
 
 
-@pytest.mark.parametrize("name", registry.NETS)
+def draw(name):
+    net_param, inputs = load(name)
+    return figure.find_net_drawing(net_param, inputs=inputs)
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_nothing_overlaps(name):
-    assert not list(overlaps(figure.find_net_drawing(load(name))))
+    assert not list(overlaps(draw(name)))
 
 
 def test_a_published_net_shows_its_taps_offsets_and_sizes():
-    shown = texts(load("voc-fcn8s"))
+    shown = texts(*load("voc-fcn8s"))
     assert {"pool3", "pool4", "score_pool3", "score_pool4", "score_fr", "fuse_pool3", "fuse_pool4"} <= {*shown}
     assert [text for text in shown if text.startswith("crop")] == [
         "crop 5",
@@ -90,12 +94,12 @@ def test_a_published_net_shows_its_taps_offsets_and_sizes():
 
 
 def test_factors_of_an_at_once_net_are_shown():
-    assert {"x 0.01", "x 0.0001"} <= {*texts(load("voc-fcn8s-atonce"))}
+    assert {"x 0.01", "x 0.0001"} <= {*texts(*load("voc-fcn8s-atonce"))}
 
 
 def test_inputs_and_outputs_of_several_kinds_are_shown():
-    assert {"color", "hha", "score_fused", "fc6-7hha"} <= {*texts(load("nyud-fcn32s-color-hha"))}
-    assert {"33 x 500^2", "3 x 500^2", "score_sem", "score_geo"} <= {*texts(load("siftflow-fcn8s"))}
+    assert {"color", "hha", "score_fused", "fc6-7hha"} <= {*texts(*load("nyud-fcn32s-color-hha"))}
+    assert {"33 x 500^2", "3 x 500^2", "score_sem", "score_geo"} <= {*texts(*load("siftflow-fcn8s"))}
 
 
 def test_concatenations_and_learned_upsampling_are_shown():

@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,12 +174,15 @@ def _stops_gradient(kind: type[Layer]) -> bool:
     return kind.differentiable == () and kind.bottoms != (0, 0)
 
 
-def build_without_values(net_param: NetParameter, side: int = GUESSED_SIDE) -> tuple[Net, bool]:
+def build_without_values(
+    net_param: NetParameter, side: int = GUESSED_SIDE, inputs: Mapping[str, Shape] | None = None
+) -> tuple[Net, bool]:
     """Build a net of phase TEST on the device ``meta``, where its blobs have shapes but no values.
 
     Args:
         net_param: The net.
         side: Height and width of the images of a data layer that does not crop them.
+        inputs: The shapes of the inputs, if they are known; else they are guessed.
 
     Returns:
         The net, and whether it reads its own data, so that the shapes of its inputs were guessed.
@@ -187,11 +190,11 @@ def build_without_values(net_param: NetParameter, side: int = GUESSED_SIDE) -> t
     Raises:
         NetError: If Caffe would reject the net, or no guess fits its layers.
     """
-    guesses = _guess_inputs(net_param, side)
-    for number, inputs in enumerate(guesses):
+    guesses: Sequence[Mapping[str, Shape]] = [inputs] if inputs else _guess_inputs(net_param, side)
+    for number, guess in enumerate(guesses):
         try:
             with torch.device("meta"):
-                return Net(net_param, inputs=inputs or None), bool(inputs)
+                return Net(net_param, inputs=guess or None), bool(guess) and not inputs
         except NetError:
             if number == len(guesses) - 1:
                 raise
