@@ -21,7 +21,7 @@ QUICK  := tests/test_architecture.py tests/test_prose.py tests/test_public_names
           tests/caffe/layers tests/fcn/images tests/fcn/datasets tests/fcn/fetch tests/fcn/scoring tests/pycaffe/proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format quick test test-all docs prototxt exactness tables experiments bench readme clean train-mini
+.PHONY: help setup lint format quick test test-all docs prototxt exactness tables experiments bench readme clean train-mini compare-mini
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -117,6 +117,11 @@ reproduce-%: $(READY)
 train-mini: $(READY) ## train the nets of weights/mini as in the paper and compare their scores (under 20 minutes); RECORD=1 replaces them
 	OMP_NUM_THREADS=1 $(RUN) -m reproduction train --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
 	$(RUN) -m reproduction reproduce mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
+
+# Two processes with one thread each. The same command resumes a run that was stopped.
+compare-mini: $(READY) ## train nine nets on Mini-VOC at an equal budget, three seeds each, and compare them (1 hour on two cores); RECORD=1 keeps the scores
+	OMP_NUM_THREADS=1 $(RUN) -m reproduction compare $(if $(NETS),--nets $(NETS)) $(if $(DATA),--data $(DATA)) \
+		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(REPORTS),--report $(REPORTS)) $(if $(RECORD),--record)
 
 clean: ## remove generated files, but neither downloads nor reports
 	rm -rf $(VENV) build docs/api *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,6 +41,7 @@ COMMANDS = {
     "page": Command("page", "write the page of a training or of scores again"),
     "verify": Command("verify", "check without a data set whether weights are those of a published net"),
     "caffe": Command("caffe", "make `import caffe` import this project, in every program of an environment"),
+    "compare": Command("compare", "train nets at an equal budget on drawn images, and compare them on a page"),
     "tables": Command("tables", "compute the paper's other tables"),
     "experiments": Command(
         "experiments", "run the paper's experiments, such as nets without skips or with masked images"

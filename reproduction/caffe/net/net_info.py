@@ -160,14 +160,23 @@ def _describe_net(info: NetInfo, net_param: NetParameter) -> None:
         if layer is None:
             continue
         shapes = [net.blob_shapes[bottom] for bottom in node.bottoms]
-        info.products += layer.products(shapes)
         is_compiled = layer.compiled_form(shapes) is not None
         kinds[type(layer)] = kinds.get(type(layer), True) and is_compiled
     batch = max([shape[0] for shape in info.inputs.values() if len(shape) == 4] or [1])
-    info.products //= max(batch, 1)
+    info.products = count_products(net) // max(batch, 1)
     info.without_gradient = sorted(kind.__name__ for kind in kinds if _stops_gradient(kind))
     info.without_onnx = sorted(kind.__name__ for kind in kinds if not onnx_export.has_onnx_form(kind))
     info.as_they_are = sorted(kind.__name__ for kind, compiled in kinds.items() if not compiled)
+
+
+def count_products(net: Net) -> int:
+    """Return how many times a forward pass of a net multiplies an input by a weight.
+
+    Args:
+        net: The net, whose blobs have the shapes to count for.
+    """
+    layers = [(net.layer_at(node), node.bottoms) for node in net.graph.nodes]
+    return sum(layer.products([net.blob_shapes[name] for name in bottoms]) for layer, bottoms in layers if layer)
 
 
 def _stops_gradient(kind: type[Layer]) -> bool:

@@ -194,6 +194,7 @@ class PublishedNet(NetRecord):
         late: True for late fusion: each input has its own trunk, and the scores are averaged.
         at_once: True if the skips are trained together with the trunk in one stage, with fixed scales on the pools.
         nearest: True for upsampling that repeats scores; False for bilinear interpolation, as published.
+        scales: Fixed scales of an at-once net that differ from the paper's, by pooling.
     """
 
     trunk: str = "vgg16"
@@ -204,6 +205,7 @@ class PublishedNet(NetRecord):
     late: bool = False
     at_once: bool = False
     nearest: bool = False
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 VGG16, CAFFENET = {"vgg16": ""}, {"caffenet": ""}  # the classifiers that trainings start from

@@ -1,14 +1,17 @@
-"""The time that a published net takes for an image, as in the paper's Table 1."""
+"""What a net costs for an image: time, as in the paper's Table 1, and products."""
 
 from __future__ import annotations
 
 import time
-from statistics import fmean
+from collections.abc import Mapping
+from functools import partial
+from statistics import fmean, median
 
 import torch
 
+from reproduction.caffe.net import net_info
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.schema import Phase
+from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.nets import registry
@@ -38,3 +41,53 @@ def measure_forward_time(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
     return fmean(seconds[1:])
+
+
+def count_products(net_param: NetParameter, size: tuple[int, int]) -> int:
+    """Return how many times a forward pass of a net multiplies an input by a weight, for one image.
+
+    Args:
+        net_param: The net, with an Input layer.
+        size: Height and width of the image.
+    """
+    with torch.device("meta"):  # weights without memory
+        return net_info.count_products(_build(net_param, size))
+
+
+def _build(net_param: NetParameter, size: tuple[int, int]) -> Net:
+    declared = Net(net_param, Phase.TEST)
+    shapes = {blob: (*declared.blob_shapes[blob][:2], *size) for blob in declared.inputs}
+    return Net(net_param, Phase.TEST, inputs=shapes, seed=0)
+
+
+def measure_in_turns(
+    nets: Mapping[str, NetParameter], sizes: Mapping[str, tuple[int, int]], rounds: int
+) -> dict[str, float]:
+    """Return the median CPU seconds of a forward pass of several nets, with one thread and one image.
+
+    The nets run in turns, so that a machine that other programs slow down slows all of them down.
+
+    Args:
+        nets: The nets by name, each with an Input layer; their weights are those of their fillers.
+        sizes: Height and width of the image by net name; it is random.
+        rounds: How many times each net is timed, after one untimed pass.
+    """
+    generator = torch.Generator().manual_seed(0)
+    passes = {}
+    for name, net_param in nets.items():
+        net = _build(net_param, sizes[name])
+        inputs = {blob: torch.randn(net.blob_shapes[blob], generator=generator) for blob in net.inputs}
+        passes[name] = partial(net, inputs)
+    seconds: dict[str, list[float]] = {name: [] for name in nets}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for _ in range(rounds + 1):
+                for name, run in passes.items():
+                    start = time.process_time()
+                    run()
+                    seconds[name].append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: median(found[1:]) for name, found in seconds.items()}

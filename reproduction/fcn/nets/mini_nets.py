@@ -7,6 +7,8 @@ learning rate. Unlike published, the solver is Adam, see ``mini_voc.adam_fields`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reproduction.caffe.net.netspec import NetSpec, Top, layer, layers
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn.datasets import voc
@@ -36,11 +38,13 @@ NETS: dict[str, PublishedNet] = {net.name: net for net in mini_voc.NETS}
 _FIRST = mini_voc.NETS[0]  # whose trunk the classifier has
 
 
-def build_classifier(split: str) -> NetParameter:
-    """Return the prototxt of the classifier ``mini-vgg``: VGG16's layers, for images of single objects.
+def build_classifier(split: str, add_layers: Callable[[NetSpec], Top] | None = None) -> NetParameter:
+    """Return the prototxt of a classifier of images of single objects: ``mini-vgg``, or one with other layers.
 
     Args:
         split: The split that its data layer reads: ``train``, or ``val``, whose net also computes the accuracy.
+        add_layers: A function that adds the layers to a specification that has the top ``data``, and returns the top of
+            the scores; None for VGG16's layers.
     """
     n, training = NetSpec(), split == "train"
     n["data"], n["label"] = layers(
@@ -54,7 +58,7 @@ def build_classifier(split: str) -> NetParameter:
         },
         transform_param={"crop_size": CROP, "mirror": training, "mean_value": list(voc.MEAN_BGR)},
     )
-    scores = _vgg(n)
+    scores = (add_layers or _vgg)(n)
     n["loss"] = layer("SoftmaxWithLoss", scores, n["label"])
     if not training:
         n["accuracy"] = layer("Accuracy", scores, n["label"])
@@ -87,19 +91,24 @@ def build_classifier_deploy() -> NetParameter:
     return NetParameter(layer=[part for part in n.to_proto().layer if part.type != "Dropout"])
 
 
-def build_classifier_solver() -> SolverParameter:
-    """Return the solver prototxt of the classifier ``mini-vgg``."""
+def build_classifier_solver(iterations: int = CLASSIFIER_ITERATIONS, base_lr: float = 5e-4) -> SolverParameter:
+    """Return the solver prototxt of the classifier ``mini-vgg``, or of one that is trained as it is.
+
+    Args:
+        iterations: The number of updates.
+        base_lr: The learning rate at the start.
+    """
     return SolverParameter(
         train_net="train.prototxt",
         test_net=["val.prototxt"],
         test_iter=[1],
-        test_interval=CLASSIFIER_ITERATIONS // 4,
+        test_interval=iterations // 4,
         display=20,
         average_loss=20,
-        base_lr=5e-4,
+        base_lr=base_lr,
         weight_decay=0.0005,
         snapshot_prefix="snapshot/train",
-        **mini_voc.adam_fields(CLASSIFIER_ITERATIONS),
+        **mini_voc.adam_fields(iterations),
     )
 
 

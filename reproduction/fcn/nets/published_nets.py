@@ -124,7 +124,10 @@ def _head(n: NetSpec, published: PublishedNet, head: Head) -> None:
         skip = n[pool]
         if published.at_once:
             skip = n[f"scale_{pool}"] = layer(
-                "Scale", skip, filler={"type": "constant", "value": scale}, param=parts.FIXED
+                "Scale",
+                skip,
+                filler={"type": "constant", "value": published.scales.get(pool, scale)},
+                param=parts.FIXED,
             )
         n[f"score_{pool}{end}"] = parts.score(skip, classes)
         n[f"score_{pool}{end}c"] = crop(n[f"score_{pool}{end}"], upsampled)

@@ -34,7 +34,7 @@ INCEPTIONS = (
 DROPOUT = 0.4
 
 
-def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 100, **fields: Any) -> Top:
+def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 100, pool: int = 7, **fields: Any) -> Top:
     """Add GoogLeNet from its first convolution to its last pooling and dropout, with the names of bvlc_googlenet.
 
     The two auxiliary classifiers of its training are left out. The average pooling at the end, over 7 x 7 with stride
@@ -45,6 +45,7 @@ def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 10
         bottom: The images.
         thin: Returns the number of channels of a layer from that of GoogLeNet, such as ``System.thin``.
         pad: Padding of the first convolution, in pixels: 3 in the classifier.
+        pool: Kernel size of the last pooling: the size of its map in the classifier.
         fields: Further fields of every convolution, such as ``weight_filler``.
 
     Returns:
@@ -81,7 +82,7 @@ def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 10
         tower = n[f"{block}/pool"] = layer("Pooling", top, pool="MAX", kernel_size=3, stride=1, pad=1)
         towers.append(conv_relu(tower, block, "pool_proj", pooled, 1))
         top = n[f"{block}/output"] = layer("Concat", *towers)
-    top = n["pool5/7x7_s1"] = layer("Pooling", top, pool="AVE", kernel_size=7, stride=1)
+    top = n["pool5/7x7_s1"] = layer("Pooling", top, pool="AVE", kernel_size=pool, stride=1)
     n["pool5/drop_7x7_s1"] = layer("Dropout", top, dropout_ratio=DROPOUT, in_place=True)
     return n["pool5/drop_7x7_s1"]
 
@@ -94,14 +95,14 @@ def _normalize(bottom: Top) -> Top:
     return layer("LRN", bottom, local_size=5, alpha=1e-4, beta=0.75)
 
 
-def add_layers(n: NetSpec, net: System) -> None:
+def add_layers(n: NetSpec, net: System, pool: int = 7) -> None:
     """Add the layers of FCN-GoogLeNet from the image to the loss; see ``System.add_layers``.
 
     The centres of its predictions lie at 32 y + 29 in the image. A kernel of 64 would have to be cropped by 2.5 pixels,
-    so the kernel is 63, as in voc-fcn-alexnet, and the offset 2.
+    so the kernel is 63, as in voc-fcn-alexnet, and the offset 2. ``pool`` is that of ``add_trunk``.
     """
     (head,) = net.heads
-    top = add_trunk(n, n["data"], net.thin)
+    top = add_trunk(n, n["data"], net.thin, pool=pool)
     n["score_fr"] = parts.score(top, len(head.classes))
     n["upscore"] = parts.upsample(n["score_fr"], len(head.classes), 32, 63)
     n[head.score] = crop(n["upscore"], n["data"])

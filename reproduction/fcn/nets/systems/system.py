@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from reproduction.caffe.net.netspec import NetSpec
 from reproduction.fcn.datasets.spec import NetRecord
@@ -21,15 +21,22 @@ class System(NetRecord):
         add_layers: Adds its layers to a specification that has the data layer's tops, from the image to the losses.
         new_layers: Names of the layers that its parents lack, and which keep their fillers' values: its score layers.
         divisor: By how much each layer has fewer channels than in the text, but for the scores; see ``thin``.
+        widths: The number of channels of a layer by that in the text, for those that are not divided.
         follows: The text that the net follows, as a phrase for pages: ``"Long et al., CVPR 2015, Table 1"``.
     """
 
     add_layers: Callable[[NetSpec, System], None]
     new_layers: tuple[str, ...]
     divisor: int = 1
+    widths: Mapping[int, int] = field(default_factory=dict)
     caffemodel: str | None = None
     follows: str = ""
 
     def thin(self, channels: int) -> int:
-        """Return the number of channels of a layer that has ``channels`` in the text: at least 4 if it is thinned."""
-        return channels if self.divisor == 1 else max(_FEWEST, channels // self.divisor)
+        """Return the number of channels of a layer that has ``channels`` in the text; see ``thin``."""
+        return self.widths.get(channels) or thin(channels, self.divisor)
+
+
+def thin(channels: int, divisor: int) -> int:
+    """Return the number of channels of a layer that has ``channels`` in the text: at least 4 if it is thinned."""
+    return channels if divisor == 1 else max(_FEWEST, channels // divisor)
