@@ -4,6 +4,7 @@
     fcn export mini-fcn8s -o net.onnx --output scores     with the weights that come with this project
     fcn export runs/voc-fcn8s --format program        voc-fcn8s.pt2, of a net that fcn train --data trained
     fcn export voc-fcn8s --input blob --output scores     for OpenCV 5, which no longer reads Caffe's files
+    fcn export voc-fcn8s --size 500x500                   for one image of this size, with less to compute
     fcn export deploy.prototxt --weights old.caffemodel       deploy.onnx: any Caffe net, as it is
     fcn export deploy.prototxt --weights old.caffemodel --outputs fc7,prob
     fcn export deploy.prototxt --weights old.caffemodel --input picture --mean 104,117,123
@@ -27,6 +28,9 @@ and the licence of the weights. They are metadata of ONNX, and the files form.js
 
     said = session.get_modelmeta().custom_metadata_map
     classes = json.loads(said["card"])["labels"]["label"]["classes"]
+
+With --size HxW, the ONNX file is for one image of this size. It contains what the image cannot change as constants:
+the nets pad images by 100 pixels, so that every runtime needs less time for it.
 
 A program needs only torch, not this project; its batch size is fixed. For the nets of the catalogue it is 1, and images
 have 27 pixels or more:
@@ -99,13 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write and check the file, and print a report; return the exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    planned = None if is_prototxt(args.net) else args.size  # of a prototxt, it is a property of the net
+    if planned:
+        args.size = None
+        if args.format != "onnx":
+            parser.error("--size is for --format onnx, unless the net is a prototxt")
     require_weights(parser, args)
     as_blobs = is_prototxt(args.net) and args.input != "picture" and not args.output
     if args.outputs and not as_blobs:
         parser.error("--outputs is for a prototxt that is exported as it is, without --input picture and --output")
     path = output_path(args)
     with files.open_atomic(path) as file:  # before the net is loaded, so that an unwritable path fails at once
-        report = write_blobs(args, file) if as_blobs else write_with_card(args, file)
+        report = write_blobs(args, file) if as_blobs else write_with_card(args, file, planned)
     size = path.stat().st_size
     if args.json:
         say_json({"file": str(path), "bytes": size, **report.document})
@@ -145,14 +154,19 @@ def output_path(args: argparse.Namespace) -> Path:
     return Path(f"{name}{ENDINGS[args.format]}")
 
 
-def write_with_card(args: argparse.Namespace, file: IO[bytes]) -> Report:
+def write_with_card(args: argparse.Namespace, file: IO[bytes], planned: tuple[int, int] | None = None) -> Report:
     """Write a net with its preprocessing and argmax, as its card says, and check it.
+
+    Args:
+        args: The arguments of the program.
+        file: The file to write.
+        planned: Write the plan of a compiled net for images of this (height, width); see ``export.export_onnx``.
 
     Raises:
         ReproductionError: If there is no such net, if its weights are missing, or if ``--input picture`` is chosen for
             a net that takes depth.
     """
-    batch = "N" if args.format == "onnx" else "1"
+    batch = "N" if args.format == "onnx" and not planned else "1"
     form = ExportFormat(args.input or "picture", args.output or "labels", batch)
     if is_prototxt(args.net):
         about, net, _ = load_described_net(args, quiet=args.json)
@@ -162,9 +176,10 @@ def write_with_card(args: argparse.Namespace, file: IO[bytes]) -> Report:
         form.check(segmenter.find_card(args.net))
         made = Segmenter.load(args.net, model)
         about, net = card.add_source(made.card, model), made.net
+        about = export.set_size(about, planned) if planned else about
     run: ExportRunner | None = None
     if args.format == "onnx":
-        data = export.export_onnx(net, about, form).SerializeToString()
+        data = export.export_onnx(net, about, form, planned=planned is not None).SerializeToString()
         file.write(data)
         run = export.onnx_runner(data) if args.check else None
     else:

@@ -12,5 +12,6 @@ In the order in which a call of a compiled net goes through them:
 7. ``kernels``      compute regions; ``convolution`` chooses among those of convolutions, one of which is ``winograd``
 
 ``regions`` has rectangles of pixels, ``precisions`` what a device supports, ``explain`` formats plans, and ``threads``
-sets how OpenMP's threads wait for each other.
+sets how OpenMP's threads wait for each other. ``planned_graph`` writes plans as graphs of standard operators, which
+``openvino_engine`` runs.
 """

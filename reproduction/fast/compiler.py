@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe.errors import NetError
+from reproduction.caffe.errors import NetError, missing_package
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.onnx_graph import OnnxGraph
 from reproduction.caffe.net.inputs import Given, Values, parse_inputs
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
@@ -31,17 +34,25 @@ from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import ConvolutionKernel, MatrixConvolution
+from reproduction.fast.openvino_engine import OpenVinoGraph, is_installed
 from reproduction.fast.plan import ExecutionPlan
+from reproduction.fast.planned_graph import add_plan
 from reproduction.fast.planner import Planner
 from reproduction.fast.precisions import PRECISIONS, set_cudnn_flags, supported_precision
 from reproduction.fast.threads import reduce_spinning
 
 _PLANS = 32  # cached plans, one per combination of input shapes and requested blobs
 _WITHOUT_DISCARD = "Compile it without discard."
+ENGINES = ("auto", "torch", "openvino")
+# To prepare OpenVINO takes as long as about ten calls, and its graph has a copy of the weights.
+_ENGINE_CALLS, _ENGINE_SIZES = 10, 4
+_ENGINE_GAIN = 0.9  # its time must be this fraction of that of torch, so that noise decides less often
 _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is recorded as a CUDA graph
 
 
-def compile(net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False) -> CompiledNet:
+def compile(
+    net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False, engine: str = "auto"
+) -> CompiledNet:
     """Compile a net for inference.
 
     Normalizations, sums and ReLUs are computed together with the convolution before them, unless a blob in between is
@@ -66,15 +77,25 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False, steady
             set them to NaN. The compiled net can then not be copied or pickled.
         steady: Whether to prepare each size at its first call as if it came often. On the CPU, the results then depend
             only on the inputs and the number of threads, not on the calls before.
+        engine: What runs the plans of a net in single precision on the CPU. ``torch``: this project's kernels.
+            ``openvino``: OpenVINO from the first call of a size on, which takes seconds to prepare; layers that cannot
+            be written as ONNX are computed by ``torch``. ``auto``: for sizes that come often, the faster of both on
+            this computer, if the extra ``fast`` is installed; ``torch`` for others, and if ``steady`` is True.
 
     Raises:
-        NetError: If the net is in phase TRAIN, or if the precision is unknown.
+        NetError: If the net is in phase TRAIN, or if the precision or the engine is unknown.
+        ReproductionError: If the engine is not installed.
     """
+    if engine not in ENGINES:
+        raise NetError("there is no such engine", got=repr(engine), want=", ".join(ENGINES))
+    if engine == "openvino" and not is_installed():
+        raise missing_package("openvino", "fast", ", or choose the engine torch")
     if precision not in PRECISIONS:
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(PRECISIONS))
     if net.training or net.graph.state.phase is not Phase.TEST:
         raise NetError("a net is compiled for inference", got="phase TRAIN", want="phase TEST")
-    return CompiledNet(net, supported_precision(precision, net.device.type), discard=discard, steady=steady)
+    supported = supported_precision(precision, net.device.type)
+    return CompiledNet(net, supported, discard=discard, steady=steady, engine=engine)
 
 
 class CompiledNet:
@@ -85,15 +106,18 @@ class CompiledNet:
         precision: One of ``PRECISIONS`` that the net's device supports.
         discard: Whether to free large weights that were converted; see ``compile``.
         steady: Whether results must not depend on earlier calls; see ``compile``.
+        engine: One of ``ENGINES``; see ``compile``.
 
     Attributes:
         net: The net that was compiled.
         precision: The precision in use; more exact than the requested one if the device does not support that.
+        engine: The engine that was chosen; see ``compile``.
     """
 
-    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False):
+    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False, engine: str = "auto"):
         self.net = net
         self.precision = precision
+        self.engine = engine
         self._steady = steady
         self._lock = threading.Lock()
         self._discarded: dict[str, Tensor] = {}  # the converted form of freed weights, by name of the parameter
@@ -101,6 +125,7 @@ class CompiledNet:
         if discard:
             with torch.inference_mode():
                 self._discard_weights()
+            self._uses_engine &= not self._discarded
 
     def _convert_net(self) -> None:
         """Convert the current weights, and clear all plans."""
@@ -116,6 +141,10 @@ class CompiledNet:
         self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._versions = _parameter_versions(self._parameters)
+        can_use = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
+        self._uses_engine = can_use and self.engine != "torch" and (self.engine == "openvino" or not self._steady)
+        self._uses_engine &= is_installed()
+        self._engine_sizes = 0
 
     def _new_buffers(self) -> BufferPool:
         return BufferPool(torch.bfloat16 if self.precision == "bf16" else self.net.dtype, self.net.device)
@@ -157,11 +186,12 @@ class CompiledNet:
         if self._discarded:
             problem = "a compiled net cannot be copied or pickled after its weights were freed"
             raise NetError(problem, remedy=_WITHOUT_DISCARD)
-        return {"net": self.net, "precision": self.precision, "steady": self._steady}
+        return {"net": self.net, "precision": self.precision, "steady": self._steady, "engine": self.engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Compile the copied net."""
-        self.__init__(state["net"], state["precision"], steady=state["steady"])  # type: ignore[misc]
+        options = {name: state[name] for name in ("precision", "steady", "engine")}
+        self.__init__(state["net"], **options)  # type: ignore[misc]
 
     def to(self, device: torch.device) -> CompiledNet:
         """Move the net to a device, and return this compiled net.
@@ -207,9 +237,16 @@ class CompiledNet:
                     calls, cached = cached.calls, self._find_plan(shapes, names, improve=True)
                     cached.calls = calls  # on a GPU the second call of a size is recorded, also if the plan is new
                 cached.calls += 1
-                if not cached.is_worthwhile:
+                if self._uses_engine and not cached.was_compared:
+                    self._compare_engine(cached, fed, names)
+                if cached.graph:
+                    results = cached.graph(fed)
+                elif not cached.is_worthwhile:
                     return dict(self.net(fed, names))
-                results = self._run_plan(cached, fed)
+                else:
+                    start = time.perf_counter()
+                    results = self._run_plan(cached, fed)
+                    cached.seconds = min(cached.seconds, time.perf_counter() - start)
             except BaseException:
                 self._buffers.clear()
                 raise
@@ -242,6 +279,34 @@ class CompiledNet:
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
             return format_plan(self._find_plan(shapes, names).plan)
+
+    def add_to_onnx(
+        self, graph: OnnxGraph, values: Mapping[str, str], shapes: Mapping[str, Shape], blobs: Sequence[str]
+    ) -> dict[str, str]:
+        """Add the operators that compute some blobs for inputs of the given shapes to an ONNX graph.
+
+        Only what depends on the image is computed; the rest, such as the border that padding causes, is constant.
+
+        Args:
+            graph: The graph that the operators are added to.
+            values: For each input of the net, the name of its value in the graph, which is float32.
+            shapes: For each input, its shape.
+            blobs: Names of the blobs.
+
+        Returns:
+            For each blob, the name of its value in the graph.
+
+        Raises:
+            NetError: If layers cannot be written as ONNX, if the inputs do not fit the net, or if weights were freed by
+                ``discard``.
+        """
+        if self._discarded:
+            raise NetError("a compiled net cannot be written after its weights were freed", remedy=_WITHOUT_DISCARD)
+        wanted = self._find_versions(blobs)
+        with torch.inference_mode(), self._lock:
+            self._convert_changed_net()
+            found = add_plan(self._planner.choose(shapes, wanted, patient=True), graph, values, wanted)
+        return {name: found[self._last_versions[name]] for name in blobs}
 
     def _convert_changed_net(self) -> None:
         """Convert the weights again if a parameter of the net was changed in place or replaced.
@@ -282,6 +347,38 @@ class CompiledNet:
             self._plans.popitem(last=False)
         return self._plans[key]
 
+    def _compare_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Prepare the engine for a size that came often, and use it for this size if it is the faster one.
+
+        If it is not, or if a layer cannot be written for it, it is not tried again for this net.
+        """
+        is_chosen = self.engine == "openvino"
+        if not is_chosen and (cached.calls <= _ENGINE_CALLS or self._engine_sizes >= _ENGINE_SIZES):
+            return
+        cached.was_compared = True
+        try:
+            graph = OpenVinoGraph(self._write_graph(cached.plan.wanted, fed), cached.plan.wanted, self.precision)
+        except NetError:
+            self._uses_engine = False
+            return
+        self._engine_sizes += 1
+        graph(fed)  # the first run allocates memory
+        start = time.perf_counter()
+        graph(fed)
+        if is_chosen or time.perf_counter() - start < _ENGINE_GAIN * cached.seconds:
+            cached.graph = graph
+        else:
+            self._uses_engine = False
+
+    def _write_graph(self, wanted: list[str], fed: Mapping[str, Tensor]) -> OnnxGraph:
+        """Return the plan for the given inputs as a graph, with an output for each blob of ``wanted``, in order."""
+        graph, shapes = OnnxGraph(), {name: tuple(value.shape) for name, value in fed.items()}
+        values = {name: graph.input(name, np.float32, shape) for name, shape in shapes.items()}
+        choice = self._planner.choose(shapes, wanted, patient=True)
+        for name, value in add_plan(choice, graph, values, wanted).items():
+            graph.output(f"{name}.out", value, np.float32, choice.facts.shapes[name])
+        return graph
+
     def _execute(
         self, plan: ExecutionPlan, inputs: Mapping[str, Tensor], buffers: BufferPool, *, tune: bool = False
     ) -> dict[str, Tensor]:
@@ -312,6 +409,9 @@ class _CachedPlan:
             single call.
         calls: The number of calls that used the plan.
         recorded: The CUDA graph, or None.
+        seconds: The shortest time of a call that this project's kernels computed.
+        was_compared: Whether the engine was prepared for this size, and its time compared.
+        graph: The plan in the engine, if that is faster; otherwise None.
     """
 
     plan: ExecutionPlan
@@ -319,6 +419,9 @@ class _CachedPlan:
     may_improve: bool = False
     calls: int = 0
     recorded: RecordedFunction | None = None
+    seconds: float = math.inf
+    was_compared: bool = False
+    graph: OpenVinoGraph | None = None
 
 
 def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> list[tuple[int, int]]:

@@ -365,7 +365,7 @@ class Upsampling(Kernel):
     def __init__(
         self, factors: tuple[Tensor, Tensor], windows: Windows, bottom: Region, top: Region, bias: Tensor | None
     ):
-        self.rows, self.columns = map(_upsampling_matrix, factors, windows, bottom, top)
+        self.rows, self.columns = map(upsampling_matrix, factors, windows, bottom, top)
         self.bias = None if bias is None else bias.detach()[:, None, None]
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
@@ -375,7 +375,7 @@ class Upsampling(Kernel):
         return (_write(y if self.bias is None else y.add_(self.bias), out),)
 
 
-def _upsampling_matrix(factor: Tensor, window: Window, bottom: PixelRange, top: PixelRange) -> Tensor:
+def upsampling_matrix(factor: Tensor, window: Window, bottom: PixelRange, top: PixelRange) -> Tensor:
     """Return, along one axis, the weights with which each pixel of the bottom (column) is added to each of the top."""
     outputs = torch.arange(top.size, device=factor.device)[:, None] + top.start
     inputs = torch.arange(bottom.size, device=factor.device) + bottom.start

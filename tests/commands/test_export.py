@@ -146,3 +146,13 @@ def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
     assert loaded(seeded.synth_image(29, 41, 2)).labels.shape == (29, 41)
     with pytest.raises(WeightsError):
         torch.hub.load(str(ROOT), "siftflow_fcn8s", source="local", weights=tmp_path / "none")
+
+
+def test_a_plan_for_one_size_is_written_and_checked(tool, folder):
+    code, out, err = tool("export", folder, "--size", "64x81", "--output", "scores", "-o", "x.onnx")
+    assert (code, err) == (0, "")
+    assert [line.split(":")[0] for line in out.splitlines()[2:]] == ["  checked at 64 x 81"]
+    session = onnxruntime.InferenceSession("x.onnx")
+    assert session.get_inputs()[0].shape == [1, 64, 81, 3]
+    assert "(1, 64, 81, 3) uint8" in session.get_modelmeta().custom_metadata_map["form"]
+    assert tool("export", folder, "--size", "64x81", "--format", "program")[0] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,43 +23,76 @@ IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
 
 
+# ONNX's numbers of dtypes. Source: onnx/onnx.proto, TensorProto.DataType.
+_DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11}
+
+
+@dataclass
+class OnnxNode:
+    """One operator of a graph.
+
+    Attributes:
+        operator: The type of the operator, such as ``Conv``.
+        inputs: Names of the values that it reads; an empty name stands for an optional input that is left out.
+        outputs: Names of its outputs.
+        attributes: Its attributes.
+    """
+
+    operator: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OnnxValue:
+    """An input or output of a graph.
+
+    Attributes:
+        name: Its name.
+        dtype: The type of its elements.
+        shape: The length of each axis, or a name for an axis of any length.
+        doc: Description that is stored in the file.
+    """
+
+    name: str
+    dtype: type[np.generic]
+    shape: list[int | str]
+    doc: str = ""
+
+
 class OnnxGraph:
     """A builder of an ONNX graph, to which layers add operators and constants.
 
-    Each value of the graph, such as the result of an operator, has a unique name.
+    Each value of the graph, such as the result of an operator, has a unique name. The package onnx is needed only by
+    ``model``.
 
     Args:
         reserved: Names of outputs, which no other value gets.
 
     Attributes:
         nodes: The operators added so far.
-        constants: The constant arrays added so far.
+        constants: The constant arrays added so far, by name; arrays are not copied.
+        inputs: The inputs declared so far.
+        outputs: The outputs declared so far.
         fixed_sizes: The layers, as text, whose operators are right only for the heights and widths (all axes from 2
             on) of the bottoms for which the net was built.
         fixed_batches: The same for their batch sizes.
-
-    Raises:
-        ReproductionError: If the package onnx is not installed.
     """
 
     def __init__(self, reserved: Sequence[str] = ()) -> None:
-        try:
-            import onnx
-        except ImportError:
-            raise missing_package("onnx", "export") from None
-        self._onnx = onnx
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.nodes: list[OnnxNode] = []
+        self.constants: dict[str, Array] = {}
         self.fixed_sizes: list[str] = []
         self.fixed_batches: list[str] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self.inputs: list[OnnxValue] = []
+        self.outputs: list[OnnxValue] = []
         self._reserved = {*reserved}
         self._names: set[str] = {*reserved}
 
     def element_type(self, dtype: npt.DTypeLike) -> int:
         """Return the number by which ONNX denotes a dtype."""
-        return int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        return _DTYPES[np.dtype(dtype).name]
 
     def name(self, wish: str) -> str:
         """Reserve and return a name that no value of the graph has yet.
@@ -90,8 +124,7 @@ class OnnxGraph:
 
         The shape can so depend on the operators that read it.
         """
-        kind = self.element_type(dtype)
-        self._inputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
+        self.inputs.append(OnnxValue(name, dtype, list(shape), doc))
 
     def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
         """Declare an output of the graph.
@@ -106,9 +139,8 @@ class OnnxGraph:
         """
         if value != name:
             own = name if name in self._reserved else self.name(name)
-            self.nodes.append(self._onnx.helper.make_node("Identity", [value], [own]))
-        kind = self.element_type(dtype)
-        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
+            self.nodes.append(OnnxNode("Identity", [value], [own], {}))
+        self.outputs.append(OnnxValue(name, dtype, list(shape), doc))
 
     def constant(self, values: npt.ArrayLike, wish: str) -> str:
         """Add a constant array and return its name.
@@ -118,7 +150,7 @@ class OnnxGraph:
             wish: The name if it is free; otherwise a number is appended.
         """
         name = self.name(wish)
-        self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(values, order="C"), name))
+        self.constants[name] = np.asarray(values, order="C")
         return name
 
     def node(self, operator: str, inputs: Sequence[str], wish: str, **attributes: Any) -> str:
@@ -137,7 +169,7 @@ class OnnxGraph:
     ) -> list[str]:
         """Add an operator with an output for each of ``wishes`` and return their names; see ``node``."""
         names = [self.name(wish) for wish in wishes]
-        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        self.nodes.append(OnnxNode(operator, list(inputs), names, attributes))
         return names
 
     def model(self, name: str, notes: Mapping[str, str]) -> onnx.ModelProto:
@@ -148,21 +180,34 @@ class OnnxGraph:
             notes: Metadata to store in the file, by key.
 
         Raises:
-            ReproductionError: If the model is not valid ONNX, which indicates a bug in a layer's ``to_onnx``.
+            ReproductionError: If the package onnx is not installed, or if the model is not valid ONNX, which indicates
+                a bug in a layer's ``to_onnx``.
         """
-        graph = self._onnx.helper.make_graph(
-            self.nodes, name or "net", self._inputs, self._outputs, initializer=self.constants
+        try:
+            import onnx
+        except ImportError:
+            raise missing_package("onnx", "export") from None
+        helper = onnx.helper
+        nodes = [
+            helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **node.attributes)
+            for node in self.nodes
+        ]
+        inputs, outputs = (
+            [helper.make_tensor_value_info(x.name, self.element_type(x.dtype), x.shape, x.doc) for x in values]
+            for values in (self.inputs, self.outputs)
         )
-        model = self._onnx.helper.make_model(
+        weights = [onnx.numpy_helper.from_array(values, key) for key, values in self.constants.items()]
+        graph = helper.make_graph(nodes, name or "net", inputs, outputs, initializer=weights)
+        model = helper.make_model(
             graph,
-            opset_imports=[self._onnx.helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name=PRODUCER,
         )
-        self._onnx.helper.set_model_props(model, dict(notes))
+        helper.set_model_props(model, dict(notes))
         try:
-            self._onnx.checker.check_model(model)
-        except self._onnx.checker.ValidationError as error:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
             raise ReproductionError(f"the model is not valid ONNX: {next(iter(str(error).splitlines()))}") from None
         return model
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from reproduction.caffe.net import onnx_export
 from reproduction.caffe.net.export_net import LABEL_TOLERANCE, ExportRunner, onnx_runner, program_runner
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
+from reproduction.fast import compiler
 from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.images.caffe_input import GREY_WEIGHTS
 from reproduction.fcn.segment import onnx_framing, preprocess
@@ -59,12 +60,18 @@ class ExportFormat:
         inputs: ``picture``: (N, H, W, 3) uint8, R G B; the program reorders the channels and subtracts the mean.
             ``blob``: (N, C, H, W) float32, preprocessed as in training: in the card's channel order, minus the mean.
         outputs: ``labels``: (N, H, W) uint8. ``scores``: (N, classes, H, W) float32.
-        batch: the batch size N in descriptions: ``N`` for any, as in ONNX; ``1`` for programs of ``torch.export``.
+        batch: the batch size N in descriptions: ``N`` for any, as in ONNX; ``1`` for programs of
+            ``torch.export``, and for one image size.
     """
 
     inputs: str = "picture"
     outputs: str = "labels"
     batch: str = "N"
+
+    @property
+    def batch_axis(self) -> int | str:
+        """The batch size as ONNX declares it: a number, or a name for any."""
+        return int(self.batch) if self.batch.isdecimal() else self.batch
 
     def output_names(self, card: Card) -> list[str]:
         """Return the names of the program's outputs, one for each kind of labels that the net predicts.
@@ -183,13 +190,26 @@ class ExportModule(nn.Module):
         return blob * scale[:, None, None] if taken.scale else blob
 
 
-def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
+def set_size(card: Card, size: tuple[int, int]) -> Card:
+    """Return the card of a program for images of one size, (height, width) in pixels.
+
+    Raises:
+        ReproductionError: If the net needs a frame around an image, which is not a part of the plan.
+    """
+    if card.framing:
+        raise ReproductionError(f"{card.net} needs a frame around an image", remedy="Export it without --size.")
+    return replace(card, inputs={name: replace(taken, size=size) for name, taken in card.inputs.items()})
+
+
+def export_onnx(net: Net, card: Card, form: ExportFormat, *, planned: bool = False) -> onnx.ModelProto:
     """Convert a net with its preprocessing to an ONNX model, whose metadata contain the card and the format in words.
 
     Args:
         net: the net, in phase TEST, with its weights.
         card: the net's model card.
         form: what the model takes and returns.
+        planned: whether to write what a compiled net computes for one image of the size in the card: what no pixel of
+            the image reaches, such as the border that padding causes, is constant. ``form.batch`` must be ``1``.
 
     Raises:
         ReproductionError: If the package onnx is missing, or the net's inputs cannot have this format.
@@ -199,7 +219,12 @@ def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
     writer, docs = onnx_export.OnnxGraph(), form.describe(card)
     blobs = {name: _onnx_input(writer, name, taken, form, docs["inputs"][name]) for name, taken in card.inputs.items()}
     framed = {name: onnx_framing.add_frame(writer, name, value, card.framing) for name, value in blobs.items()}
-    score_blobs = onnx_export.add_layers(net, writer, framed, [labels.score for labels in card.labels.values()])
+    wanted = [labels.score for labels in card.labels.values()]
+    if planned:
+        shapes = {name: (1, taken.channels, *taken.size) for name, taken in card.inputs.items()}
+        score_blobs = compiler.compile(net).add_to_onnx(writer, framed, shapes, wanted)
+    else:
+        score_blobs = onnx_export.add_layers(net, writer, framed, wanted)
     if writer.fixed_sizes and not all(taken.size for taken in card.inputs.values()):
         problem = f"layer {writer.fixed_sizes[0]} can be written as ONNX for one image size only"
         raise NetError(problem, remedy="Choose it with --size HxW.")
@@ -217,26 +242,26 @@ def _onnx_output(
     classes, uint8 = len(labels.classes), int(_onnx_type(np.uint8))
     if labels.holds == "labels":
         value = writer.node("Squeeze", [value, writer.constant(np.array([1]), f"{name}.axis")], f"{name}.map")
-        writer.output(name, writer.node("Cast", [value], name, to=uint8), np.uint8, ["N", "H", "W"], doc)
+        writer.output(name, writer.node("Cast", [value], name, to=uint8), np.uint8, [form.batch_axis, "H", "W"], doc)
     elif task == "classify":
         value = writer.node("Flatten", [value], f"{name}.rows", axis=1)
         if form.outputs == "scores":
-            writer.output(name, value, np.float32, ["N", classes], doc)
+            writer.output(name, value, np.float32, [form.batch_axis, classes], doc)
         else:
             best = writer.node("ArgMax", [value], name, axis=1, keepdims=0)
-            writer.output(name, best, np.int64, ["N"], doc)
+            writer.output(name, best, np.int64, [form.batch_axis], doc)
     elif form.outputs == "scores":
-        writer.output(name, value, np.float32, ["N", classes, "H", "W"], doc)
+        writer.output(name, value, np.float32, [form.batch_axis, classes, "H", "W"], doc)
     else:
         best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
-        writer.output(name, writer.node("Cast", [best], name, to=uint8), np.uint8, ["N", "H", "W"], doc)
+        writer.output(name, writer.node("Cast", [best], name, to=uint8), np.uint8, [form.batch_axis, "H", "W"], doc)
 
 
 def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form: ExportFormat, doc: str) -> str:
     height, width = taken.size or ("H", "W")
     if form.inputs == "blob":
-        return writer.input(name, np.float32, ["N", taken.channels, height, width], doc)
-    value = writer.input(name, np.uint8, ["N", height, width, CHANNELS[taken.kind]], doc)
+        return writer.input(name, np.float32, [form.batch_axis, taken.channels, height, width], doc)
+    value = writer.input(name, np.uint8, [form.batch_axis, height, width, CHANNELS[taken.kind]], doc)
     exact = taken.mean_array
     value = writer.node("Transpose", [value], f"{name}.channels", perm=[0, 3, 1, 2])
     value = writer.node("Cast", [value], f"{name}.{exact.dtype}", to=int(_onnx_type(exact.dtype)))

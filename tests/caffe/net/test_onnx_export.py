@@ -143,7 +143,7 @@ def test_layers_without_an_onnx_form_are_listed_at_once_with_what_to_export_inst
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ReproductionError) as error:
-        onnx_export.OnnxGraph()
+        onnx_export.OnnxGraph().model("net", {})
     assert str(error.value) == (
         "the package onnx is not installed. Install it by `pip install 'fcn-reproduction[export]'`."
     )
