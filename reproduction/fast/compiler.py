@@ -51,7 +51,7 @@ _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is record
 
 
 def compile(
-    net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False, engine: str = "auto"
+    net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False, engine: str = "torch"
 ) -> CompiledNet:
     """Compile a net for inference.
 
@@ -114,7 +114,7 @@ class CompiledNet:
         engine: The engine that was chosen; see ``compile``.
     """
 
-    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False, engine: str = "auto"):
+    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False, engine: str = "torch"):
         self.net = net
         self.precision = precision
         self.engine = engine

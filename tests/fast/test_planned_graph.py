@@ -117,7 +117,7 @@ def test_a_size_that_comes_often_is_computed_by_the_faster_engine(monkeypatch, n
 
 def test_results_that_must_be_steady_do_not_depend_on_the_engines_times(monkeypatch, net):
     monkeypatch.setattr(compiler, "_ENGINE_CALLS", 0)
-    compiled = compiler.compile(net, steady=True)
+    compiled = compiler.compile(net, steady=True, engine="auto")
     inputs = draw_image(net, 64, 64)
     first = compiled(inputs)["score"]
     assert all(torch.equal(compiled(inputs)["score"], first) for _ in range(2))
@@ -129,4 +129,4 @@ def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):
     monkeypatch.setattr(compiler, "is_installed", lambda: False)
     with pytest.raises(ReproductionError, match=r"openvino is not installed. Install it by .*\[fast\]"):
         compiler.compile(net, engine="openvino")
-    assert not compiler.compile(net)._uses_engine
+    assert not compiler.compile(net, engine="auto")._uses_engine
