@@ -21,7 +21,7 @@ QUICK  := tests/test_architecture.py tests/test_prose.py tests/test_public_names
           tests/caffe/layers tests/fcn/images tests/fcn/datasets tests/fcn/fetch tests/fcn/scoring tests/pycaffe/proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format quick test test-all docs prototxt exactness tables experiments bench readme clean train-mini compare-mini
+.PHONY: help setup lint format quick test test-all docs prototxt exactness tables experiments bench gpu readme clean train-mini compare-mini
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -95,8 +95,12 @@ experiments: $(READY) ## run the paper's experiments on Mini-VOC and compare wit
 	OMP_NUM_THREADS=1 $(RUN) -m reproduction experiments $(or $(EXPERIMENTS),all) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS)) $(if $(RECORD),--record)
 
-bench: $(TESTS) ## compare the speed with the frameworks that are installed (20 minutes; BENCH=--train, ...)
+bench: $(TESTS) ## compare the speed with the frameworks that are installed (20 minutes; BENCH="--nets resnet50", ...)
 	$(RUN) tools/bench.py $(BENCH)
+
+# Of the interpreter that PYTHON names, or of .venv if PYTHON is not set. Nothing is installed.
+gpu: ## test and measure on a GPU, and record the figures (9 minutes; PYTHON=python3.12 with a torch that has CUDA)
+	$(if $(filter file,$(origin PYTHON)),$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)),$(PYTHON)) tools/gpu.py
 
 readme: $(READY) ## draw the figure of README.md and write the generated parts of README.md and docs/
 	$(RUN) tools/figure.py

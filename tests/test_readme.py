@@ -35,35 +35,30 @@ def test_generated_parts_are_current():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(monkeypatch, tmp_path):
+def test_the_tables_of_speed_show_the_figures_of_the_newest_machine_and_name_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     speed = importlib.import_module("readme_parts.speed")
-    figures = json.loads((ROOT / "tools/bench/measured.json").read_text())
-    elsewhere = next(iter(figures["train"].values()))["measured"]
-    for section in figures["forward"].values():
-        section["contenders"]["ncnn"] = section["contenders"]["OpenVINO"]
-        section["measured"] |= {"ncnn": "1.0.1", "cpu": elsewhere["cpu"]}
-    seconds = next(iter(figures["forward"].values()))["contenders"]["OpenVINO"]["seconds"]
-    record = tmp_path / "measured.json"
-    monkeypatch.setattr(speed.results, "RECORD", record)
-    record.write_text(json.dumps(figures))
+    machines = [json.loads(path.read_text()) for path in sorted((ROOT / "tools/bench/results").glob("*.json"))]
+    figures = next(kinds for kinds in machines if "forward" in kinds)
+    others = {kind: found for kinds in machines for kind, found in kinds.items() if kind != "forward"}
+    figures = others | {"forward": {"voc-fcn8s 500x500": figures["forward"]["voc-fcn8s 500x500"]}}
+    monkeypatch.setattr(speed.results, "FOLDER", tmp_path)
+    (section,) = figures["forward"].values()
+    rows = section["contenders"]
+    rows["ncnn"] |= {"seconds": 1.2345}
+    rows["OpenVINO"] = {"ours": False, "precision": "float32", "failed": "cannot read it"}
+    section["measured"] |= {"date": "2031-01-02T03:04:05+00:00", "cpu": "A processor", "other_load": 0.7}
+    del section["measured"]["openvino"]
+    (tmp_path / "a.json").write_text(json.dumps(figures))
     text = speed.speed_table()
-    assert f"| ncnn | {seconds:.2f} |" in text
-    assert "openvino 2026.4.1, ncnn 1.0.1." in text
-    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime, OpenVINO and ncnn in the same round: " in text
-    assert "Not measured" not in text
-    assert "These were measured on" not in text
-    for section in figures["forward"].values():
-        section["measured"]["cpu"] = "another, AVX-512"
-    record.write_text(json.dumps(figures))
-    date = elsewhere["date"][:10]
-    assert speed.speed_table().endswith(f" do. These were measured on another processor: {date}, {elsewhere['cpu']}.")
-    for section in figures["forward"].values():
-        del section["contenders"]["ncnn"]
-    record.write_text(json.dumps(figures))
-    text = speed.speed_table()
-    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime and OpenVINO in the same round: " in text
-    assert " Not measured yet: ncnn.\n" in text
+    head, _, first, *_ = text.splitlines()
+    cells = dict(zip(head.split(" | "), first.split(" | "), strict=True))
+    assert (cells["ncnn"], cells["OpenVINO"]) == ("1,234", "")
+    assert cells["**compiled**"] == f"{1e3 * rows['our exact']['seconds']:,.0f}"
+    assert "of A processor, next to other programs on 0.7 processors at most; torch " in text
+    assert " Not measured: openvino." in text
+    assert " These were measured on another processor: " in text
+    assert "- voc-fcn8s 500x500, OpenVINO: cannot read it" in speed.speed_page()
 
 
 def test_a_difference_names_what_it_is_about_and_links_the_lines_of_caffe(monkeypatch):

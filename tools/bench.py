@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """Compare the speed of this project with other ways to run a net, in one run on one machine.
 
-    tools/bench.py                      voc-fcn8s at 500x500 and 256x256, all installed peers (12 minutes, two cores)
-    tools/bench.py --size 375x500 --only "our Net" PyTorch
+    tools/bench.py                      all nets of the table, all installed peers (20 minutes on two idle cores)
+    tools/bench.py --nets resnet50 unet --rounds 3
+    tools/bench.py --nets voc-fcn8s --size 375x500 --only "our Net" PyTorch
+    tools/bench.py --resume             the same as the last run, without what it has measured
     tools/bench.py --train              a training step of voc-fcn32s: our solver and a direct port to PyTorch
     tools/bench.py --load               time and memory from a caffemodel to the first scores
     tools/bench.py --scaling            time by size of the image, from 64x64 to 1500x1500, with a plot
     tools/bench.py --evaluate           scoring images of VOC's sizes, compared with the forward passes alone
-    tools/bench.py --busy 0 2 4         compiled and plain in pairs, with N busy processes; also with --net resnet50
-    tools/bench.py --all                all of these, for the README (hours)
+    tools/bench.py --busy 0 2 4         compiled and plain in pairs, with N busy processes; also with --nets resnet50
+    tools/bench.py --all                all of these, for the README (an hour)
     tools/bench.py --quick              small images, one round: a smoke test
 
-Contenders take turns for several rounds, each in a separate process; the table has medians over the rounds. Weights are
-random, from a seed, with the spread of trained ones. Errors are relative to the largest score of our plain net; one
-above the tolerance ends the run. `pip install -c constraints.txt -e '.[peers]'` installs the peers. The figures of
-every round go to reports/bench.json; with --record, medians go to tools/bench/measured.json, from which `make readme`
-writes the README's table.
+Nets are folders of prototxt/, and those of bench/nets.py. Contenders take turns for several rounds, each in a separate
+process, which is stopped while others run; the table has medians over the rounds. Weights are random, from a seed.
+Errors are relative to the largest score of our plain net. A contender that fails, or whose error is above the
+tolerance, is a row with the reason. `pip install -c constraints.txt -e '.[peers]'` installs the peers.
+
+The figures of every round go to reports/bench.json as soon as a net is done. With --record, medians go to a file of
+this machine in tools/bench/results/, from which `make readme` writes the tables of README.md and docs/speed.md.
 """
 
 from __future__ import annotations
@@ -23,91 +27,136 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from common import ROOT, run
 
-from bench import results, rounds
+from bench import nets, results, rounds
 from bench.contenders import FORWARD, TRAIN, Task
+from bench.processes import OtherLoad
 
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
-from reproduction.commands.options import add_device, positive
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.graph import build_graph
+from reproduction.commands.options import add_device, positive, split_names
 from reproduction.fcn.nets.registry import PROTOTXT
 
 KINDS = ("forward", "train", "load", "scaling", "evaluate")
-SIZES = ((500, 500), (256, 256))  # height and width, pixels
-SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both, pixels
-NETS = dict.fromkeys(KINDS, "voc-fcn8s") | {"train": "voc-fcn32s"}
+SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both height and width, pixels
+# The nets that are measured, and the side of their images in pixels; none for the size that the net declares.
+TABLE: dict[str, tuple[int, ...]] = {
+    "voc-fcn8s": (500, 256, 64, 1500), "voc-fcn-googlenet": (500,), "voc-fcn8s-resnet50": (500,), "unet": (572,),
+    **dict.fromkeys(nets.NETS, ()),
+}  # fmt: skip
+ONE_NET = {"train": "voc-fcn32s"}  # the net of the other kinds; voc-fcn8s if it is not listed
 FILES = ("weights.caffemodel", "net.onnx", "net.param")  # in the order of Task's fields weights, onnx, ncnn
 
 
-def main() -> None:
-    """Measure, print tables, and write the figures."""
+def main() -> int:
+    """Measure, print tables, and write the figures; return 1 if one of our own contenders failed."""
     args = _parser().parse_args()
+    args.nets = [name for names in args.nets for name in names]
     if args.busy is not None:
         size = args.size[0] if args.size else None
-        rounds.measure_pairs(args.net or NETS["forward"], size, args.busy, args.rounds, args.threads)
-        return
+        for net_name in args.nets or ["voc-fcn8s"]:
+            rounds.measure_pairs(net_name, size, args.busy, args.rounds, args.threads)
+        return 0
     tested_devices.warn_if_untested(args.device)  # warn here: the output of the worker processes is captured
+    failures = []
     for kind in KINDS if args.all else (args.kind,):
-        measure(kind, args)
+        names = args.nets or (_known(TABLE) if kind == "forward" else [ONE_NET.get(kind, "voc-fcn8s")])
+        for net_name in names:
+            failures += measure(kind, net_name, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
+    if failures:
+        raise ReproductionError(f"{len(failures)} of our own measurements failed: {'; '.join(failures)}")
+    return 0
 
 
-def measure(kind: str, args: argparse.Namespace) -> None:
-    """Measure one kind of work, print its table and write its figures.
+def measure(kind: str, net_name: str, args: argparse.Namespace) -> list[str]:
+    """Measure one kind of work with a net, print the tables and write the figures.
+
+    Returns:
+        A line for each contender of ours that failed.
 
     Raises:
-        ReproductionError: If there is no such net, if a process fails, or if a contender's scores are wrong.
+        ReproductionError: If there is no such net, or if a process fails without which nothing can be compared.
     """
-    net_name = args.net or NETS[kind]
-    if not (PROTOTXT / net_name / "deploy.prototxt").exists():
+    if not _known([net_name]):
         raise ReproductionError(f"there is no net {net_name!r} in {PROTOTXT.name}/", remedy="Name one of its folders.")
     table = [c for c in (TRAIN if kind == "train" else FORWARD) if kind != "load" or c.loads]
-    chosen = [] if kind == "evaluate" else rounds.choose(table, args.only, args.device)
+    chosen = [] if kind == "evaluate" else rounds.choose(table, args.only, args.device, net_name)
+    done = results.load_report(args.report / "bench.json").get(kind, {}) if args.resume else {}
+    failures, by_side = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        weights, onnx, ncnn = (f"{folder}/{name}" for name in FILES)
-        sizes = {"batch": args.batch, "threads": args.threads}
-        prototxts = str(PROTOTXT / net_name)
-        task = Task(net_name, prototxts, weights, onnx, ncnn, *SIZES[0], **sizes, device=args.device)
-        bench = rounds.Rounds(kind, task, chosen, 1 if args.quick else args.rounds, folder)
-        bench.write_files()
-        sections = {}
-        for height, width in _sizes(kind, args):
-            title = f"{net_name} {height}x{width}" + (f", {args.batch} images" if args.batch > 1 else "")
-            title = title if kind != "evaluate" else f"{net_name}, {args.images} images of VOC's sizes"
-            title += f" on {args.device}" if args.device != "cpu" else ""
-            count = "" if kind == "evaluate" else f", {bench.count} rounds"
-            print(f"\n{kind}: {title}, {args.threads} threads{count}\n", flush=True)
+        task = build_task(net_name, folder, args)
+        bench = rounds.Rounds(kind, task, chosen, 1 if args.quick else args.rounds, folder, args.seconds)
+        written = False
+        for height, width in _sizes(kind, task, args):
+            title = _title(kind, task, height, width, args)
+            if title in done and done[title]["contenders"].keys() >= {c.name for c in chosen}:
+                print(f"{title} was measured at {done[title]['measured']['date']}.")
+                continue
+            if not written:
+                bench.write_files()
+                written = True
+            print(f"\n{kind}: {title}, {args.threads} threads\n", flush=True)
+            other = OtherLoad()
             if kind == "evaluate":
                 rows = bench.evaluate(args.images)
                 print(f"{rows['seconds']:.1f} s, {rows['overhead']:.1%} more than the forward passes alone.")
             else:
                 rows = bench.measure(replace(task, height=height, width=width))
                 print(results.format_table(rows), flush=True)
-                rounds.check_scores(rows)
-            sections[title] = {"measured": results.conditions(args.threads, args.device), "contenders": rows}
-    results.merge(args.report / "bench.json", kind, sections)
-    if args.record and kind != "scaling":
-        results.record(kind, sections)
+                failures += [f"{title}, {n}: {r['failed']}" for n, r in rows.items() if r["ours"] and "failed" in r]
+                by_side[height] = rows
+            conditions = results.conditions(args.threads, args.device, other.measure())
+            section = {title: {"measured": conditions, "contenders": rows}}
+            results.merge(args.report / "bench.json", kind, section)
+            if args.record and kind != "scaling":
+                results.record(kind, section)
     if kind == "scaling":
         plot = args.report / "scaling.svg"
-        by_side = {side: found["contenders"] for side, found in zip(_sides(args), sections.values(), strict=True)}
         results.plot(plot, f"{net_name}, {args.threads} threads", by_side)
         print(f"\n{plot}")
+    return failures
 
 
-def _sizes(kind: str, args: argparse.Namespace) -> list[tuple[int, int]]:
+def _known(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in nets.NETS or (PROTOTXT / name / "deploy.prototxt").exists()]
+
+
+def build_task(net_name: str, folder: str, args: argparse.Namespace) -> Task:
+    """Return the task of a net for images of the size that it declares; its files will be in ``folder``."""
+    own = net_name in nets.NETS
+    net_param = nets.NETS[net_name]() if own else prototxt.load_net(PROTOTXT / net_name / "deploy.prototxt")[0]
+    made = build_graph(net_param)
+    shape = next(layer.input_param.shape[0].dim for layer in net_param.layer if layer.type == "Input")
+    weights, onnx, ncnn = (f"{folder}/{name}" for name in FILES)
+    return Task(
+        net_name, folder if own else str(PROTOTXT / net_name), weights, onnx, ncnn, made.inputs[0], made.outputs[0],
+        *shape[1:4], batch=args.batch, threads=args.threads, device=args.device,
+    )  # fmt: skip
+
+
+def _title(kind: str, task: Task, height: int, width: int, args: argparse.Namespace) -> str:
+    title = f"{task.net} {height}x{width}" if kind != "evaluate" else f"{task.net}, {args.images} images of VOC's sizes"
+    title += f", {args.batch} images" if args.batch > 1 else ""
+    return title + (f" on {args.device}" if args.device != "cpu" else "")
+
+
+def _sizes(kind: str, task: Task, args: argparse.Namespace) -> Iterator[tuple[int, int]]:
     if kind == "scaling":
-        return [(side, side) for side in _sides(args)]
-    sizes = args.size or ([(96, 96)] if args.quick else list(SIZES))
-    return sizes if kind == "forward" else sizes[:1]
-
-
-def _sides(args: argparse.Namespace) -> list[int]:
-    return [side for side in SCALES if not args.quick or side < 150]
+        yield from ((side, side) for side in SCALES if not args.quick or side < 150)
+    elif kind == "forward":
+        declared = [(side, side) for side in TABLE.get(task.net, ())] or [(task.height, task.width)]
+        quick = [(96, 96)] if args.quick and task.net not in nets.NETS else None
+        yield from args.size or quick or declared
+    else:
+        yield (args.size or [(96, 96) if args.quick else (500, 500)])[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,21 +168,28 @@ def _parser() -> argparse.ArgumentParser:
         "--busy", type=int, nargs="+", metavar="N", help="plain against compiled in pairs, next to N busy processes"
     )
     kinds.add_argument("--all", action="store_true", help="all of them")
-    parser.add_argument("--net", help="a folder of prototxt/; default voc-fcn8s, for --train voc-fcn32s")
+    parser.add_argument(
+        "--nets", "--net", type=split_names, metavar="NAMES", nargs="+", default=[],
+        help="folders of prototxt/ and nets of bench/nets.py; default: the table, for the other kinds voc-fcn8s",
+    )  # fmt: skip
     parser.add_argument(
         "--size", type=_size, nargs="+", metavar="HxW",
-        help="default 500x500 and 256x256; the first one, but for the forward pass",
+        help="default: what the table or the net says; the first one, but for the forward pass",
     )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images at a time (default 1)")
     parser.add_argument("--images", type=positive, default=60, metavar="N", help="of --evaluate (default 60; VOC: 736)")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
+    parser.add_argument("--rounds", type=positive, default=7, metavar="N", help="at most; default 7")
+    parser.add_argument(
+        "--seconds", type=positive, default=50, metavar="N", help="no round begins after N (default 50)"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders, as the table names them")
     every = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=positive, default=every, metavar="N", help="default all")
     add_device(parser, choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="96x96 pixels, one round")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default reports/")
-    parser.add_argument("--record", action="store_true", help="keep the medians for the README")
+    parser.add_argument("--resume", action="store_true", help="skip what bench.json of --report has")
+    parser.add_argument("--record", action="store_true", help="keep the medians in tools/bench/results/")
     parser.set_defaults(kind="forward")
     return parser
 

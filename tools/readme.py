@@ -30,6 +30,7 @@ from reproduction.report.reference import choose_reference
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
+SPEED = ROOT / "docs" / "speed.md"
 CAFFE_MODELS = ROOT / "docs" / "caffe_models.md"
 SYSTEMS = ROOT / "docs" / "systems.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
@@ -188,6 +189,7 @@ def _mean_iu(row: paper.PublishedRow | None) -> str:
 PARTS = {
     README: {"mini": mini_table, "exactness": exactness_table, "speed": speed.speed_table, "numbers": numbers_table},
     DIFFERENCES: {"differences": differences.difference_lists},
+    SPEED: {"speed tables": speed.speed_page},
     CAFFE_MODELS: {"layer types": layer_types.layer_types_table},
     EXPERIMENTS: {"experiments": experiment_tables},
     SYSTEMS: {"systems": systems.systems_table},

@@ -3,6 +3,9 @@
 Each function takes a divisor of the widths and returns an upgraded NetParameter.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from reproduction.caffe.net.net import Net
@@ -17,18 +20,18 @@ class Chain:
         end: The newest top.
     """
 
-    def __init__(self, channels, side, divisor, batch=1):
+    def __init__(self, channels: int, side: int, divisor: int, batch: int = 1) -> None:
         self.net, self.divisor = NetSpec(), divisor
         self.end = self.net["data"] = layer("Input", shape={"dim": [batch, channels, side, side]})
 
-    def put(self, name, kind, *bottoms, **fields):
+    def put(self, name: str, kind: str, *bottoms: Any, **fields: Any) -> Any:
         self.end = self.net[name] = layer(kind, *(bottoms or [self.end]), **fields)
         return self.end
 
-    def width(self, count):
+    def width(self, count: int) -> int:
         return max(4, count // self.divisor // 4 * 4)  # a multiple of 4, so that groups divide it
 
-    def conv(self, name, count, kernel, relu=True, bottom=None, **fields):
+    def conv(self, name: str, count: int, kernel: int, relu: bool = True, bottom: Any = None, **fields: Any) -> Any:
         group = fields.pop("group", 1)
         group = group if group <= 2 else self.width(group)
         self.put(
@@ -37,24 +40,24 @@ class Chain:
         )  # fmt: skip
         return self.relu(name) if relu else self.end
 
-    def dense(self, name, count, relu=False, drop=False, bottom=None):
+    def dense(self, name: str, count: int, relu: bool = False, drop: bool = False, bottom: Any = None) -> Any:
         self.put(name, "InnerProduct", bottom or self.end, num_output=count, weight_filler={"type": "xavier"})
         if relu:
             self.relu(name)
         return self.put(f"drop_{name}", "Dropout", in_place=True) if drop else self.end
 
-    def relu(self, name):
+    def relu(self, name: str) -> Any:
         return self.put(f"relu_{name}", "ReLU", in_place=True)
 
-    def pool(self, name, kernel, stride, bottom=None, **fields):
+    def pool(self, name: str, kernel: int, stride: int, bottom: Any = None, **fields: Any) -> Any:
         return self.put(name, "Pooling", bottom or self.end, kernel_size=kernel, stride=stride, **fields)
 
-    def batch_norm(self, name, relu=True):
+    def batch_norm(self, name: str, relu: bool = True) -> Any:
         self.put(f"bn_{name}", "BatchNorm", in_place=True, batch_norm_param={"use_global_stats": True})
         self.put(f"scale_{name}", "Scale", in_place=True, scale_param={"bias_term": True})
         return self.relu(name) if relu else self.end
 
-    def classify(self, name, count):
+    def classify(self, name: str, count: int) -> Any:
         self.dense(name, count)
         self.put("prob", "Softmax")
         return self.net.to_proto()
@@ -217,12 +220,12 @@ def vgg16(divisor=1):
     return net.net.to_proto()
 
 
-def resnet50(divisor=1):
+def _resnet(divisor, blocks_of_stages, **fields):
     net = Chain(3, 224, divisor)
-    net.conv("conv1", 64, 7, relu=False, stride=2, pad=3)
+    net.conv("conv1", 64, 7, relu=False, stride=2, pad=3, **fields)
     net.batch_norm("conv1")
     net.pool("pool1", 3, 2)
-    for stage, (count, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], 2):
+    for stage, (count, blocks) in enumerate(zip((64, 128, 256, 512), blocks_of_stages, strict=True), 2):
         for block in range(blocks):
             name, stride = f"res{stage}{chr(ord('a') + block)}", 2 if block == 0 and stage > 2 else 1
             bottom = shortcut = net.end
@@ -238,6 +241,14 @@ def resnet50(divisor=1):
             net.relu(name)
     net.pool("pool5", 7, 1, pool="AVE")
     return net.classify("fc1000", 1000)
+
+
+def resnet50(divisor=1):
+    return _resnet(divisor, (3, 4, 6, 3))
+
+
+def resnet101(divisor=1):
+    return _resnet(divisor, (3, 4, 23, 3), bias_term=False)
 
 
 def mobilenet(divisor=1):
@@ -265,8 +276,8 @@ BVLC = {
     for made in (lenet, siamese, cifar10_quick, cifar10_full, alexnet, caffenet, flickr_style, rcnn,
                  caffenet_full_conv, single_conv, googlenet)
 }  # fmt: skip
-OTHERS = {made.__name__: made for made in (vgg16, resnet50, mobilenet)}
-NETS = BVLC | OTHERS
+OTHERS = {made.__name__: made for made in (vgg16, resnet50, resnet101, mobilenet)}
+NETS: dict[str, Callable[..., Any]] = BVLC | OTHERS
 
 
 def net(name, divisor=1, seed=1):

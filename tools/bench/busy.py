@@ -9,6 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 import torch
 
-from bench.worker import fill_with_seeded_weights
+from bench import nets as own_nets
+from bench.written_files import fill_with_seeded_weights
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net import net as nets
 from reproduction.caffe.net.net import Net
 from reproduction.fast import compiler
@@ -42,11 +45,15 @@ def main() -> None:
 
 
 def build_net(net_name: str) -> Net:
-    """Build a net of ``prototxt/`` or one of ``tests.helpers.classifiers``, with seeded weights."""
-    if net_name in classifiers.NETS:
-        built: Net = classifiers.net(net_name)
-        return built
-    net = nets.load(ROOT / "prototxt" / net_name / "deploy.prototxt")
+    """Build a net of ``prototxt/``, ``bench.nets`` or ``tests.helpers.classifiers``, with seeded weights."""
+    if net_name in own_nets.NETS:
+        with tempfile.TemporaryDirectory() as folder:  # read from a file, which translates the fields of forks
+            prototxt.dump(own_nets.NETS[net_name](), path := Path(folder) / "deploy.prototxt")
+            net = nets.load(path)
+    elif net_name in classifiers.NETS:
+        net = Net(classifiers.NETS[net_name]())
+    else:
+        net = nets.load(ROOT / "prototxt" / net_name / "deploy.prototxt")
     fill_with_seeded_weights(net)
     return net
 

@@ -17,27 +17,28 @@ from reproduction.fast import compiler
 
 def uncompiled(task: Task) -> Step:
     """Return a step of the uncompiled net, which computes the prototxt's layers in order."""
+    return _step(task, _load(task))
+
+
+def compiled(task: Task, precision: str, **options: Any) -> Step:
+    """Return a step of the compiled net; the options are those of ``compiler.compile``, with ``discard`` set."""
+    return _step(task, compiler.compile(_load(task), precision, **{"discard": True, **options}))
+
+
+def _load(task: Task) -> nets.Net:
     torch.set_num_threads(task.threads)
-    built = nets.load(task.deploy, task.weights).to(devices.select_device(task.device)).eval()
+    return nets.load(task.deploy, task.weights).to(devices.select_device(task.device)).eval()
+
+
+def _step(task: Task, net: nets.Net | compiler.CompiledNet) -> Step:
     images = torch.from_numpy(task.images()).to(task.device)
 
     @torch.inference_mode()
-    def step() -> np.ndarray[Any, Any]:
-        return np.asarray(built({"data": images}, blobs=["score"])["score"].cpu())
-
-    return step
-
-
-def compiled(task: Task, precision: str) -> Step:
-    """Return a step of the compiled net."""
-    torch.set_num_threads(task.threads)
-    built = compiler.compile(
-        nets.load(task.deploy, task.weights).to(devices.select_device(task.device)).eval(), precision, discard=True
-    )
-    images = torch.from_numpy(task.images()).to(task.device)
-
-    def step() -> np.ndarray[Any, Any]:
-        return built({"data": images}, blobs=["score"])["score"].cpu().numpy()
+    def step() -> torch.Tensor:
+        scores = net({task.input: images}, blobs=[task.output])[task.output]
+        if task.device == "cuda":
+            torch.cuda.synchronize()
+        return scores
 
     return step
 

@@ -142,17 +142,21 @@ def build(task: Task) -> FCN:
     return port.to(task.device)
 
 
-def inference(task: Task, *, channels_last: bool = False) -> Step:
-    """Return a step of eager inference."""
+def inference(task: Task, *, channels_last: bool = False, compiled: bool = False) -> Step:
+    """Return a step of inference, eager or by ``torch.compile``."""
     torch.set_num_threads(task.threads)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     port = build(task).eval()
     port.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub of Module.to lacks it
     images = torch.from_numpy(task.images()).to(task.device, memory_format=layout)
+    called = torch.compile(port, mode="max-autotune-no-cudagraphs") if compiled else port
 
     @torch.inference_mode()
-    def step() -> np.ndarray[Any, Any]:
-        return port(images).cpu().numpy()  # type: ignore[no-any-return]
+    def step() -> Tensor:
+        scores: Tensor = called(images)
+        if task.device == "cuda":
+            torch.cuda.synchronize()
+        return scores
 
     return step
 
@@ -185,17 +189,3 @@ def training(task: Task) -> Step:
         return loss.detach().cpu().numpy()
 
     return step
-
-
-def export(task: Task) -> None:
-    """Write the port as ONNX, for images of any height and width."""
-    import warnings
-
-    port = build(task).eval()
-    free = {0: "n", 2: "h", 3: "w"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # dynamic_axes needs the old exporter, which warns that it is deprecated
-        torch.onnx.export(
-            port, (torch.zeros(1, 3, 64, 96),), task.onnx, dynamo=False, input_names=["data"],
-            output_names=["score"], dynamic_axes={"data": free, "score": free},
-        )  # fmt: skip

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,21 +19,27 @@ from reproduction.fast import precisions
 
 Rows = Mapping[str, Mapping[str, Any]]
 
-RECORD = Path(__file__).with_name("measured.json")
+FOLDER = Path(__file__).with_name("results")  # a file for each machine
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "ncnn")
 _COLUMNS = {
-    "seconds": ("seconds", "{:.3f}"),
-    "least": ("least", "{:.3f}"),
-    "greatest": ("greatest", "{:.3f}"),
+    "seconds": ("seconds", "{:.4f}"),
+    "least": ("least", "{:.4f}"),
+    "greatest": ("greatest", "{:.4f}"),
     "cpu_seconds": ("CPU s", "{:.2f}"),
+    "build_seconds": ("build", "{:.2f}"),
     "first_seconds": ("first", "{:.2f}"),
+    "load_seconds": ("load", "{:.2f}"),
     "peak_bytes": ("peak MB", "{:.0f}"),
     "times_pytorch": ("x PyTorch", "{:.2f}"),
+    "times_plain": ("x plain", "{:.2f}"),
     "times_best_peer": ("x best peer", "{:.2f}"),
     "error": ("error", "{:.1e}"),
     "labels_off": ("labels off", "{:.4%}"),
 }
-_KEPT = ("seconds", "first_seconds", "peak_bytes", "times_pytorch", "times_best_peer", "error", "labels_off", "ours")
+_KEPT = (
+    "seconds", "least", "greatest", "cpu_seconds", "build_seconds", "first_seconds", "load_seconds", "peak_bytes",
+    "times_pytorch", "times_plain", "times_best_peer", "error", "labels_off", "ours", "precision", "failed",
+)  # fmt: skip
 
 
 def format_table(rows: Rows) -> str:
@@ -40,22 +47,29 @@ def format_table(rows: Rows) -> str:
     shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
     lines = [["", *(_COLUMNS[key][0] for key in shown)]]
     for name, row in rows.items():
-        scaled = {**row, "peak_bytes": row["peak_bytes"] / 1e6}
+        scaled = {**row, "peak_bytes": row.get("peak_bytes", 0) / 1e6}
         lines.append([name, *(_COLUMNS[key][1].format(scaled[key]) if key in row else "" for key in shown)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         line[0].ljust(widths[0])
         + "".join("  " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
         for line in lines
-    )
+    ) + "".join(f"\n{name} failed: {row['failed']}" for name, row in rows.items() if "failed" in row)
+
+
+def load_report(path: Path) -> dict[str, dict[str, Any]]:
+    """Load a report of the benchmark, by kind of work and title; empty if there is none.
+
+    Raises:
+        ReproductionError: If the file is not such a report.
+    """
+    problem = "not a report of the benchmark"
+    return json_file.load(path, dict[str, dict[str, Any]], problem, remedy="Remove it.") if path.exists() else {}
 
 
 def merge(path: Path, kind: str, sections: Mapping[str, Any]) -> None:
     """Merge figures into a report, which keeps those of other kinds and sizes."""
-    report = {}
-    if path.exists():
-        problem = "not a report of the benchmark"
-        report = json_file.load(path, dict[str, dict[str, Any]], problem, remedy="Remove it.")
+    report = load_report(path)
     report.setdefault(kind, {}).update(sections)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as file:
@@ -63,12 +77,17 @@ def merge(path: Path, kind: str, sections: Mapping[str, Any]) -> None:
 
 
 def record(kind: str, sections: Mapping[str, Any]) -> None:
-    """Merge the figures that the README shows into ``RECORD``, with floats rounded to four digits."""
-    kept = {}
+    """Merge figures into the file of the machine that measured them, with floats rounded to four digits."""
     for title, section in sections.items():
         rows = section["contenders"]
-        kept[title] = section | {"contenders": rows if kind == "evaluate" else {n: _brief(r) for n, r in rows.items()}}
-    merge(RECORD, kind, kept)
+        kept = section | {"contenders": rows if kind == "evaluate" else {n: _brief(r) for n, r in rows.items()}}
+        merge(machine_file(section["measured"]), kind, {title: kept})
+
+
+def machine_file(measured: Mapping[str, Any]) -> Path:
+    """Return the path of a machine's figures in ``FOLDER``."""
+    name = measured["cpu"] if measured["device"] == "cpu" else measured["device"]
+    return FOLDER / (re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", name).lower()).strip("-") + ".json")
 
 
 def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,8 +128,14 @@ def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
         figure.savefig(file, format="svg", bbox_inches="tight")
 
 
-def conditions(threads: int, device: str) -> dict[str, Any]:
-    """Return the date, the hardware and the versions of a measurement."""
+def conditions(threads: int, device: str, other_load: float | None) -> dict[str, Any]:
+    """Return the date, the hardware and the versions of a measurement.
+
+    Args:
+        threads: The number of threads.
+        device: ``cpu`` or ``cuda``.
+        other_load: The number of processors that other programs kept busy; None if it is unknown.
+    """
     versions = {}
     for package in PACKAGES:
         try:
@@ -122,6 +147,7 @@ def conditions(threads: int, device: str) -> dict[str, Any]:
         "cpu": devices.describe_processor(),
         "threads": threads,
         "device": device_name(device),
+        "other_load": None if other_load is None else round(other_load, 2),
         "multiplies_bf16": precisions.supported_precision("bf16", device) == "bf16",
         "python": platform.python_version(),
         **versions,

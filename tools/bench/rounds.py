@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common import ROOT
 
 from bench.contenders import BASELINE, FORWARD, REFERENCE, Contender, Task
+from bench.processes import Worker, free_bytes, run_job
 from reproduction.caffe.errors import ReproductionError
 from reproduction.commands.bars import bar
 
-STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed steps in each process, after one untimed step
-# The largest error of the scores, by precision. Above it, a contender computes another net and the run ends.
+# Seconds of timed steps in a turn, after an untimed step; 0 for work that is done once in a process.
+TURN = {"forward": 0.3, "load": 0.0, "scaling": 0.3, "train": 0.3}
+# The largest error of the scores, by precision. Above it, a contender computes another net.
 ALLOWED = {"float32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
+_PEERS = 10  # times as much is allowed to peers, some of which use Winograd's method with larger tiles
 
 Turn = dict[str, Any]
 
 
-def choose(table: Sequence[Contender], names: Sequence[str], device: str) -> list[Contender]:
-    """Return the contenders that ``names`` lists, or all; skip those that are not installed, with a message.
+def choose(table: Sequence[Contender], names: Sequence[str], device: str, net: str) -> list[Contender]:
+    """Return the contenders that ``names`` lists, or all that are measured on a net; skip those not installed.
 
     Raises:
         ReproductionError: If a name is not in the table, or if no contender is left.
@@ -36,7 +40,8 @@ def choose(table: Sequence[Contender], names: Sequence[str], device: str) -> lis
         raise ReproductionError("no such contender", got=sorted(unknown), want=f"some of {[c.name for c in table]}")
     found = []
     for contender in table:
-        if (names and contender.name not in names) or device not in contender.devices:
+        chosen = contender.name in names if names else re.fullmatch(contender.nets, net)
+        if not chosen or device not in contender.devices:
             continue
         if contender.missing:
             print(f"{contender.name} is left out, since {' and '.join(contender.missing)} is not installed.")
@@ -59,6 +64,8 @@ class Rounds:
         contenders: The contenders, which take turns.
         count: How many turns each contender has.
         folder: The folder for temporary files.
+        seconds: Seconds after which no further round begins.
+        failed: Why a contender failed, by its name; it is not asked again.
     """
 
     kind: str
@@ -66,74 +73,106 @@ class Rounds:
     contenders: list[Contender]
     count: int
     folder: str
+    seconds: float = 60
+    failed: dict[str, str] = field(default_factory=dict)
 
     def write_files(self) -> None:
-        """Write the weights and the other files that contenders read."""
-        self._run_worker(
-            {"job": "write_files", "files": sorted({c.reads for c in self.contenders if c.reads})}, self.task
-        )
+        """Write the weights and the other files that contenders read; those whose file cannot be written fail.
+
+        Raises:
+            ReproductionError: If the weights cannot be written.
+        """
+        files = sorted({c.reads for c in self.contenders if c.reads})
+        failed = run_job({"job": "write_files", "files": files}, self.task)
+        self.failed = {c.name: failed[c.reads] for c in self.contenders if c.reads in failed}
 
     def measure(self, task: Task) -> dict[str, dict[str, Any]]:
-        """Run all rounds on one size of images; return the rows of the table by contender."""
+        """Run all rounds on one size of images; return the rows of the table by contender.
+
+        Raises:
+            ReproductionError: If the reference, whose scores the others are compared with, fails.
+        """
         reference = f"{self.folder}/scores.npy"
         scored = self.kind in {"forward", "scaling"}
         if scored and REFERENCE not in [c.name for c in self.contenders]:
-            self._take_turn(FORWARD[0], task, steps=0, save=reference)
+            Worker(self._job(FORWARD[0], save=reference), task).close()
+        failed, workers = dict(self.failed), dict[str, Worker]()
         found: dict[str, list[Turn]] = {c.name: [] for c in self.contenders}
-        turns = [c for _ in range(self.count) for c in self.contenders]
-        with bar(f"{task.height}x{task.width}", len(turns), "turn") as shown:
-            for contender in turns:
-                first = scored and contender.name == REFERENCE and not found[REFERENCE]
-                extra = {"save": reference} if first else {"reference": reference} if scored else {}
-                found[contender.name].append(self._take_turn(contender, task, steps=STEPS[self.kind], **extra))
-                shown.update()
-        return summarize(self.kind, self.contenders, found)
+        start = time.monotonic()
+        try:
+            with bar(f"{task.net} {task.height}x{task.width}", self.count * len(self.contenders), "turn") as shown:
+                for index in range(self.count):
+                    if index and time.monotonic() - start > self.seconds:
+                        break
+                    first = index % len(self.contenders)  # each begins a round, so that no one always follows another
+                    for contender in self.contenders[first:] + self.contenders[:first]:
+                        shown.update()
+                        if contender.name in failed:
+                            continue
+                        is_reference = scored and contender.name == REFERENCE and not index
+                        extra = {"save": reference} if is_reference else {"reference": reference} if scored else {}
+                        try:
+                            turn = self._take_turn(workers, contender, task, **extra)
+                            check_scores(contender, turn)
+                            found[contender.name].append(turn)
+                        except ReproductionError as error:
+                            if is_reference:
+                                raise
+                            failed[contender.name] = str(error)
+                            _close(workers, contender.name)
+        finally:
+            for name in list(workers):
+                _close(workers, name)
+        return summarize(self.kind, self.contenders, found, failed)
 
     def evaluate(self, images: int) -> dict[str, Any]:
         """Return the figures of scoring ``images`` images with our exact net."""
-        return self._run_worker({"job": "evaluate", "images": images, "precision": "exact"}, self.task)
+        return run_job({"job": "evaluate", "images": images, "precision": "exact"}, self.task)
 
-    def _take_turn(self, contender: Contender, task: Task, **wanted: Any) -> Turn:
-        job = {"scaling": "forward"}.get(self.kind, self.kind)
-        return self._run_worker({"job": job, "contender": contender.name, **wanted}, task)
+    def _take_turn(self, workers: dict[str, Worker], contender: Contender, task: Task, **wanted: Any) -> Turn:
+        """Run a contender; its process stays for the next round if there is memory for it and for two more."""
+        name, seconds = contender.name, TURN[self.kind]
+        if name not in workers:
+            workers[name] = Worker(self._job(contender, **wanted), task)
+        turn = dict(workers[name].first)
+        turn |= workers[name].take_turn(seconds) if seconds else {}
+        if not seconds or free_bytes() < 3 * turn["peak_bytes"]:
+            _close(workers, name)
+        return turn
 
-    def _run_worker(self, wanted: dict[str, Any], task: Task) -> Turn:
-        """Run ``bench.worker`` in a process and return the figures that it prints.
-
-        Raises:
-            ReproductionError: If the process fails.
-        """
-        wanted = {"task": task.as_dict(), "started": time.monotonic(), **wanted}
-        settings = {"OMP_NUM_THREADS": str(task.threads), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.worker"], input=json.dumps(wanted), capture_output=True, text=True,
-            cwd=ROOT / "tools", env=os.environ | settings, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            name = wanted.get("contender", wanted["job"])
-            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ReproductionError(f"the process ended with: {why.rstrip('.')}", place=f"bench, {name!r}")
-        return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
+    def _job(self, contender: Contender, **wanted: Any) -> dict[str, Any]:
+        return {"job": {"scaling": "forward"}.get(self.kind, self.kind), "contender": contender.name, **wanted}
 
 
-def summarize(kind: str, contenders: Sequence[Contender], found: dict[str, list[Turn]]) -> dict[str, dict[str, Any]]:
+def _close(workers: dict[str, Worker], name: str) -> None:
+    if name in workers:
+        workers.pop(name).close()
+
+
+def summarize(
+    kind: str, contenders: Sequence[Contender], found: dict[str, list[Turn]], failed: dict[str, str]
+) -> dict[str, dict[str, Any]]:
     """Return the rows of the table: medians over the rounds, and medians of the ratios within each round."""
     main = "load_seconds" if kind == "load" else "seconds"
     memory = "load_peak_bytes" if kind == "load" else "peak_bytes"
-    times = {name: [_median(turn[main]) for turn in turns] for name, turns in found.items()}
-    peers = {c.name: c.precision for c in contenders if not c.ours and c.name != BASELINE}
+    times = {name: [_median(turn[main]) for turn in turns] for name, turns in found.items() if name not in failed}
+    peers = {c.name: c.precision for c in contenders if not c.ours and c.name in times and c.name != BASELINE}
     rows = {}
     for contender in contenders:
         name, turns = contender.name, found[contender.name]
+        row: dict[str, Any] = {"ours": contender.ours, "precision": contender.precision}
+        rows[name] = row
+        if name in failed:
+            row["failed"] = failed[name]
+            continue
         mine = times[name]
-        row: dict[str, Any] = {
-            "ours": contender.ours,
-            "precision": contender.precision,
+        row |= {
             "seconds": statistics.median(mine),
             "least": min(mine),
             "greatest": max(mine),
             "first_seconds": statistics.median(turn["first_seconds"] for turn in turns),
-            "prepare_seconds": statistics.median(turn["prepare_seconds"] for turn in turns),
+            "build_seconds": statistics.median(turn["build_seconds"] for turn in turns),
+            "load_seconds": statistics.median(turn["load_seconds"] for turn in turns),
             "peak_bytes": max(turn[memory] for turn in turns),
         }
         if kind != "load":
@@ -143,25 +182,27 @@ def summarize(kind: str, contenders: Sequence[Contender], found: dict[str, list[
                 row[key] = max(turn[key] for turn in turns if key in turn)
         rivals = [peer for peer, precision in peers.items() if precision == contender.precision]
         best = min(rivals, key=lambda peer: statistics.median(times[peer]), default=None)
-        for key, rival in (("times_pytorch", BASELINE), ("times_best_peer", best if contender.ours else None)):
+        plain = REFERENCE if contender.ours and contender.precision == "float32" else None
+        others = {"times_pytorch": BASELINE, "times_plain": plain, "times_best_peer": best if contender.ours else None}
+        for key, rival in others.items():
             if rival in times and rival != name:
                 row[key] = statistics.median(a / b for a, b in zip(times[rival], mine, strict=True))
         row["rounds"] = turns
-        rows[name] = row
     return rows
 
 
-def check_scores(rows: dict[str, dict[str, Any]]) -> None:
-    """Check that all contenders computed the same net.
+def check_scores(contender: Contender, turn: Turn) -> None:
+    """Check that a contender computed the net.
 
     Raises:
-        ReproductionError: If the scores of one are off by more than ``ALLOWED``.
+        ReproductionError: If its scores are off by more than ``ALLOWED``.
     """
-    for name, row in rows.items():
-        allowed = ALLOWED[row["precision"]]
-        if "error" in row and not row["error"] <= allowed:  # also true for NaN
-            got, want = f"an error of {row['error']:.1e}", f"at most {allowed:g}"
-            raise ReproductionError(f"{name} computes other scores than {REFERENCE}", place="bench", got=got, want=want)
+    allowed = ALLOWED[contender.precision] * (1 if contender.ours else _PEERS)
+    if "error" in turn and not turn["error"] <= allowed:  # also true for NaN
+        got, want = f"an error of {turn['error']:.1e}", f"at most {allowed:g}"
+        raise ReproductionError(
+            f"{contender.name} computes other scores than {REFERENCE}", place="bench", got=got, want=want
+        )
 
 
 def _median(values: float | list[float]) -> float:

@@ -19,8 +19,8 @@ def opencv(task: Task) -> Step:
     images = task.images()
 
     def step() -> np.ndarray[Any, Any]:
-        net.setInput(images, "data")
-        return np.asarray(net.forward("score"))
+        net.setInput(images, task.input)
+        return np.asarray(net.forward(task.output))
 
     return step
 
@@ -32,11 +32,13 @@ def onnxruntime(task: Task) -> Step:
     options = ort.SessionOptions()
     options.intra_op_num_threads = task.threads
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    for axis, size in (("N", task.batch), ("H", task.height), ("W", task.width)):
+        options.add_free_dimension_override_by_name(axis, size)  # as a user who knows the size would
     session = ort.InferenceSession(task.onnx, options, providers=["CPUExecutionProvider"])
     images = task.images()
 
     def step() -> np.ndarray[Any, Any]:
-        return session.run(["score"], {"data": images})[0]  # type: ignore[no-any-return]
+        return session.run([task.output], {task.input: images})[0]  # type: ignore[no-any-return]
 
     return step
 
@@ -47,7 +49,7 @@ def openvino(task: Task, precision: str = "f32") -> Step:
 
     core = ov.Core()
     model = core.read_model(task.onnx)
-    model.reshape([task.batch, 3, task.height, task.width])
+    model.reshape([task.batch, task.channels, task.height, task.width])
     config = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": task.threads,
@@ -63,15 +65,15 @@ def openvino(task: Task, precision: str = "f32") -> Step:
     return step
 
 
-def ncnn(task: Task) -> Step:
-    """Return a step of ncnn in single precision, with its other defaults; it computes one image at a time."""
+def ncnn(task: Task, precision: str = "f32") -> Step:
+    """Return a step of ncnn with its other defaults; it computes one image at a time."""
     import ncnn as runtime
 
     net = runtime.Net()
     net.opt.num_threads = task.threads
-    # By default ncnn rounds to 16 bits on CPUs that support it; its row in the table is for single precision.
+    # By default ncnn rounds to 16 bits on CPUs that support it.
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage"):
-        setattr(net.opt, option, False)
+        setattr(net.opt, option, precision in option)
     template = Path(task.ncnn)
     param = template.with_name(f"{task.height}x{task.width}.param")
     param.write_text(template.read_text().format(height=task.height, width=task.width))
@@ -83,8 +85,8 @@ def ncnn(task: Task) -> Step:
         scores = []
         for image in images:
             extractor = net.create_extractor()
-            extractor.input("data", image)
-            failed, score = extractor.extract("score")
+            extractor.input(task.input, image)
+            failed, score = extractor.extract(task.output)
             if failed:
                 raise ValueError(f"ncnn ends with {failed}")
             scores.append(np.array(score))

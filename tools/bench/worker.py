@@ -1,65 +1,72 @@
-"""Run one contender in this process: `python -m bench.worker`, with the job as JSON on standard input.
+"""Run one contender in this process: `python -m bench.worker`, with the job as JSON in a line of standard input.
 
-The last line of standard output is the measurement, as JSON.
+Each answer is a line of JSON on standard output; what libraries print goes to standard error. After the first answer,
+each further line of input asks for more timed steps, until the input ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.contenders import FORWARD, TRAIN, Step, Task
 
-if TYPE_CHECKING:
-    from reproduction.caffe.net.net import Net
-
 JOBS = {"forward": FORWARD, "load": FORWARD, "train": TRAIN}
+MOST_STEPS = 50  # in one turn
 
 
 def main() -> None:
     """Run one job and print its figures."""
-    wanted = json.load(sys.stdin)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints does not disturb the answers
+
+    def answer(found: Any) -> None:
+        print(json.dumps(found), file=answers, flush=True)
+
+    wanted = json.loads(sys.stdin.readline())
     task = Task(**wanted["task"])
     if wanted["job"] == "write_files":
-        write_files(task, wanted["files"])
+        from bench import written_files
+
+        answer(written_files.write_files(task, wanted["files"]))
         return
     if wanted["job"] == "evaluate":
         from bench import evaluation
 
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(evaluation.time_evaluation(task, wanted["images"], wanted["precision"], folder)))
+            answer(evaluation.time_evaluation(task, wanted["images"], wanted["precision"], folder))
         return
     contender = next(c for c in JOBS[wanted["job"]] if c.name == wanted["contender"])
-    found = measure(contender.prepare, task, wanted)
-    print()  # ends a line that a library may have left open
-    print(json.dumps(found))
-
-
-def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Prepare a contender and time its steps; the first step, which may allocate and compile, is timed separately."""
+    begun = time.monotonic()
+    prepare = contender.load_function()
+    imported = time.monotonic()
     step = prepare(task)
+    answer({"import_seconds": imported - begun, **begin(step, imported, wanted)})
+    for line in sys.stdin:
+        answer(time_steps(step, json.loads(line)["seconds"]))
+
+
+def begin(step: Step, imported: float, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Run the first step, which may allocate and compile, and compare its scores with those of the uncompiled net."""
     prepared = time.monotonic()
     result = step()
     first = time.monotonic()
-    loaded = peak_bytes()
-    reset_peak()
-    timed = [time_step(step) for _ in range(wanted["steps"])]
     found = {
-        "prepare_seconds": prepared - wanted["started"],
+        "build_seconds": prepared - imported,
         "first_seconds": first - prepared,
         "load_seconds": first - wanted["started"],
-        "load_peak_bytes": loaded,
-        "seconds": [wall for wall, _ in timed],
-        "cpu_seconds": [cpu for _, cpu in timed],
-        "peak_bytes": peak_bytes(),
+        "load_peak_bytes": peak_bytes(),
     }
+    reset_peak()
+    if hasattr(result, "detach"):
+        result = result.detach().cpu().numpy()
     if wanted.get("save"):
         import numpy as np
 
@@ -67,6 +74,24 @@ def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
     if wanted.get("reference"):
         found |= compare_scores(result, wanted["reference"])
     return found
+
+
+def time_steps(step: Step, seconds: float) -> dict[str, Any]:
+    """Run an untimed step, since the caches are cold after a pause, and timed ones for about ``seconds``.
+
+    A step that takes longer than that is timed at once, since the caches do not matter to it.
+    """
+    timed = [time_step(step)]
+    if timed[0][0] < seconds:
+        timed.clear()
+        end = time.monotonic() + seconds
+        while not timed or (time.monotonic() < end and len(timed) < MOST_STEPS):
+            timed.append(time_step(step))
+    return {
+        "seconds": [wall for wall, _ in timed],
+        "cpu_seconds": [cpu for _, cpu in timed],
+        "peak_bytes": peak_bytes(),
+    }
 
 
 def time_step(step: Step) -> tuple[float, float]:
@@ -77,10 +102,11 @@ def time_step(step: Step) -> tuple[float, float]:
 
 
 def compare_scores(scores: Any, reference: str) -> dict[str, float]:
-    """Return the largest error relative to the largest reference score, and the share of pixels whose label differs."""
+    """Return the largest error relative to the largest reference score, and the share of labels that differ."""
     import numpy as np
 
     want = np.load(reference)
+    scores = scores.reshape(want.shape) if scores.size == want.size else scores  # some return (N, C), some (N, C, 1, 1)
     if scores.shape != want.shape:
         raise ValueError(f"scores are {scores.shape}, those of the uncompiled net {want.shape}")
     error = float(np.abs(scores.astype(np.float64) - want).max() / np.abs(want).max())
@@ -89,12 +115,16 @@ def compare_scores(scores: Any, reference: str) -> dict[str, float]:
 
 def reset_peak() -> None:
     """Reset the memory peak of this process, if the system can; otherwise ``peak_bytes`` covers its whole life."""
+    if _uses_cuda():
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_bytes() -> int:
-    """Return the peak of resident memory in bytes, since ``reset_peak``."""
+    """Return the peak of resident memory in bytes since ``reset_peak``; with CUDA, of the GPU's memory."""
+    if _uses_cuda():
+        return int(sys.modules["torch"].cuda.max_memory_allocated())
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -103,36 +133,9 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def write_files(task: Task, files: Collection[str]) -> None:
-    """Write the files that contenders read: seeded weights with a realistic spread, and the net as ONNX and ncnn."""
-    from reproduction.caffe.formats import caffemodel
-    from reproduction.caffe.net import net as nets
-
-    net = nets.load(task.deploy)
-    fill_with_seeded_weights(net)
-    caffemodel.dump(net.to_proto(), task.weights)
-    if "ncnn" in files:
-        from bench import ncnn_files
-
-        ncnn_files.write(net, task.ncnn)
-    del net
-    if "onnx" in files:
-        from bench import pytorch_port
-
-        pytorch_port.export(task)
-
-
-def fill_with_seeded_weights(net: Net) -> None:
-    """Replace the weights of a net by seeded ones; those of deconvolutions upsample bilinearly."""
-    import torch
-
-    from tests.golden import seeded
-
-    with torch.no_grad():
-        for name, layer in net.layers.items():
-            for i, blob in enumerate(layer.blobs):
-                bilinear = layer.layer_param.type == "Deconvolution" and i == 0
-                blob.copy_(torch.from_numpy(seeded.make_weight(name, i, tuple(blob.shape), bilinear=bilinear)))
+def _uses_cuda() -> bool:
+    torch = sys.modules.get("torch")  # of this process's contender, if it uses torch at all
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 if __name__ == "__main__":

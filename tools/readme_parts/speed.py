@@ -1,81 +1,185 @@
-"""The table of speed, from the record of the benchmark."""
+"""The tables of speed in README.md and docs/speed.md, from the figures in tools/bench/results/."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench import results
-from bench.contenders import BASELINE, FORWARD
+from bench.contenders import FORWARD
+
+# The columns of a table: their title, and the contenders in single precision and in bf16.
+COLUMNS = {
+    "not compiled": ("our Net", ""),
+    "**compiled**": ("our exact", "our bf16"),
+    "**with [fast]**": ("our fast", "our fast bf16"),
+    "OpenCV": ("OpenCV dnn", ""),
+    "onnxruntime": ("onnxruntime", ""),
+    "OpenVINO": ("OpenVINO", "OpenVINO bf16"),
+    "ncnn": ("ncnn", "ncnn bf16"),
+}
+#: The rows of the README, as titles of the results, and whether the bf16 row is shown as well.
+README_ROWS = {
+    "voc-fcn8s 500x500": True, "voc-fcn8s 256x256": False, "voc-fcn-googlenet 500x500": False,
+    "voc-fcn8s-resnet50 500x500": False, "unet 572x572": False, "resnet50 224x224": False, "googlenet 224x224": False,
+    "mobilenet 224x224": False,
+}  # fmt: skip
+PRECISIONS = ("float32", "bf16")
+
+Section = Mapping[str, Any]
+Kinds = Mapping[str, Mapping[str, Section]]
 
 
 def speed_table() -> str:
-    """Return a table of a forward pass at two sizes, and sentences on the rest of tools/bench/measured.json."""
-    kinds = json.loads(results.RECORD.read_text())
-    large, small = (section["contenders"] for section in kinds["forward"].values())
-    conditions = next(iter(kinds["forward"].values()))["measured"]
-    titles = [title.split()[-1].replace("x", " x ") for title in kinds["forward"]]
-    lines = [
-        f"| a forward of voc-fcn8s, seconds | {titles[0]} | of PyTorch's | MB | {titles[1]} | of PyTorch's | error |",
-        "| --- |" + " --: |" * 6,
+    """Return the README's table: the machine that was measured last, and sentences on other work than inference."""
+    machine = max((kinds for kinds in load_all() if "forward" in kinds), key=_find_date)
+    forward = machine["forward"]
+    rows = [
+        (title, precision)
+        for title, both in README_ROWS.items()
+        for precision in (PRECISIONS if both else PRECISIONS[:1])
+        if title in forward
     ]
-    for name, row in large.items():
-        if "bf16" in name and not conditions["multiplies_bf16"]:
-            continue  # this CPU has no bf16 instructions and computed in single precision
-        cells = [*_time_cells(row), f"{row['peak_bytes'] / 1e6:,.0f}", *_time_cells(small[name])]
-        error = f"{row['error']:.0e}" if row.get("error") else ""
-        shown = {"our Net": "not compiled"}.get(name, name)
-        shown = f"**{shown.replace('our ', '')}**" if row["ours"] else shown
-        lines.append(f"| {shown} | {' | '.join(cells)} | {error} |")
-    packages = [name for name in results.PACKAGES if name in conditions and name != "numpy"]
-    versions = ", ".join(f"{name} {conditions[name]}" for name in packages)
-    processor = f"{conditions['threads']} threads of {conditions['cpu']}"
-    where = f"Medians of {conditions['date'][:10]} by `make bench`: {processor}; {versions}."
-    ahead = " and ".join(
-        f"{name.replace('our ', '')} {large[name]['times_best_peer']:.2f} and {small[name]['times_best_peer']:.2f}"
-        for name in ("our exact", "our winograd")
+    return (
+        f"{format_times(forward, rows)}\n\n{describe_conditions(forward)} [The whole table](docs/speed.md) has all nets"
+        f" and sizes, memory and loading.\n{describe_other_work(forward)}"
     )
-    rivals, absent = _measured_and_missing_peers(large)
-    best = f"Speed relative to the best of {_join(rivals)} in the same round: {ahead}."
-    best += f" Not measured yet: {_join(absent)}." if absent else ""
-    return "\n".join(lines) + f"\n\n{where} {best}\n{_describe_other_work(kinds, conditions['cpu'])}"
 
 
-def _measured_and_missing_peers(measured: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the peers in single precision that were measured, and those that were not measured yet."""
-    peers = [
-        c.name for c in FORWARD if not c.ours and c.name != BASELINE and c.precision == "float32" and "cpu" in c.devices
+def speed_page() -> str:
+    """Return the tables of all machines."""
+    parts = []
+    for kinds in sorted((kinds for kinds in load_all() if "forward" in kinds), key=_find_date, reverse=True):
+        forward = kinds["forward"]
+        rows = [(title, precision) for precision in PRECISIONS for title in forward]
+        measured = next(iter(forward.values()))["measured"]
+        name = measured["cpu"] if measured["device"] == "cpu" else measured["device"]
+        parts.append(f"## {name}\n\n{describe_conditions(forward)}")
+        parts.append(f"Milliseconds of a forward pass:\n\n{format_times(forward, rows)}")
+        for title, key, scale in (
+            ("Peak of resident memory in MB:", "peak_bytes", 1e-6),
+            ("Seconds to read the weights, and to convert or compile the net:", "build_seconds", 1),
+            ("Seconds from the start of a process to its first scores:", "load_seconds", 1),
+        ):
+            table = format_grid(forward, rows, key, scale)
+            if table:
+                parts.append(f"{title}\n\n{table}")
+        if failed := list(_list_failures(forward)):
+            parts.append("Without a figure:\n\n" + "\n".join(f"- {line}" for line in failed))
+    return "\n\n".join(parts)
+
+
+def load_all() -> list[Kinds]:
+    """Load the figures of all machines."""
+    return [results.load_report(path) for path in sorted(results.FOLDER.glob("*.json"))]
+
+
+def format_times(forward: Mapping[str, Section], rows: Sequence[tuple[str, str]]) -> str:
+    """Format the table of milliseconds, with the ratio to the best peer and the largest error of our contenders."""
+
+    def end(contenders: Mapping[str, Any], ours: Sequence[str]) -> list[str]:
+        found = [contenders[name] for name in ours if name in contenders]
+        ratios = [row["times_best_peer"] for row in found if "times_best_peer" in row]
+        errors = [row["error"] for row in found if "error" in row]
+        return [f"{max(ratios):.2f}" if ratios else "", f"{max(errors):.0e}" if errors else ""]
+
+    heads = ["best peer / best of ours", "error"]
+    return _format_grid(forward, rows, lambda row: _format_number(1e3 * row["seconds"]), heads, end)
+
+
+def format_grid(forward: Mapping[str, Section], rows: Sequence[tuple[str, str]], key: str, scale: float) -> str:
+    """Format a table of another figure; empty if no contender has it."""
+    if not any(key in row for section in forward.values() for row in section["contenders"].values()):
+        return ""
+    return _format_grid(forward, rows, lambda row: _format_number(scale * row[key]) if key in row else "")
+
+
+def _format_grid(
+    forward: Mapping[str, Section],
+    rows: Sequence[tuple[str, str]],
+    cell: Callable[[Mapping[str, Any]], str],
+    more_heads: Sequence[str] = (),
+    more_cells: Callable[[Mapping[str, Any], Sequence[str]], list[str]] = lambda contenders, ours: [],
+) -> str:
+    lines = []
+    shown = [
+        head
+        for head, names in COLUMNS.items()
+        if any(names[PRECISIONS.index(p)] in forward[title]["contenders"] for title, p in rows)
     ]
-    return [name for name in peers if name in measured], [name for name in peers if name not in measured]
+    for title, precision in rows:
+        contenders, measured = forward[title]["contenders"], forward[title]["measured"]
+        names = [COLUMNS[head][PRECISIONS.index(precision)] for head in shown]
+        if precision == "bf16" and not (measured["multiplies_bf16"] and any(name in contenders for name in names)):
+            continue  # a CPU without bf16 instructions computes in single precision
+        cells = ["" if name not in contenders or "failed" in contenders[name] else cell(contenders[name])
+                 for name in names]  # fmt: skip
+        ours = [name for name in names if name.startswith("our ") and name != "our Net"]
+        label = f"{title} {precision if precision != 'float32' else ''}".strip()
+        lines.append(f"| {label} | {' | '.join([*cells, *more_cells(contenders, ours)])} |")
+    heads = ["net", *shown, *more_heads]
+    return "\n".join([f"| {' | '.join(heads)} |", f"| --- |{' --: |' * (len(heads) - 1)}", *lines])
 
 
-def _join(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def _format_number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
 
 
-def _time_cells(row: dict[str, Any]) -> list[str]:
-    return [f"{row['seconds']:.2f}", f"{1 / row['times_pytorch']:.0%}" if "times_pytorch" in row else ""]
-
-
-def _describe_other_work(kinds: dict[str, Any], cpu: str) -> str:
-    """Describe the measurements other than the forward pass, and their CPU if it is not ``cpu``."""
-    (train,), (load,), (scored,) = (
-        [section["contenders"] for section in kinds[kind].values()] for kind in ("train", "load", "evaluate")
+def describe_conditions(forward: Mapping[str, Section]) -> str:
+    """Describe when, on which processor and next to which load the figures were measured, and the peers' versions."""
+    conditions = [section["measured"] for section in forward.values()]
+    last = max(conditions, key=lambda measured: str(measured["date"]))
+    packages = [name for name in results.PACKAGES if name in last and name != "numpy"]
+    versions = ", ".join(f"{name} {last[name]}" for name in packages)
+    loads = [measured["other_load"] for measured in conditions if measured.get("other_load") is not None]
+    beside = f", next to other programs on {max(loads):.1f} processors at most" if loads and max(loads) > 0.1 else ""
+    absent = [name for name in packages_of_peers() if name not in last]
+    missing = f" Not measured: {' and '.join(absent)}." if absent else ""
+    return (
+        f"Medians of {last['date'][:10]} by `make bench`: {last['threads']} threads of {last['cpu']}{beside};"
+        f" {versions}.{missing} Errors are relative to the largest score of the net not compiled."
     )
+
+
+def packages_of_peers() -> list[str]:
+    """Return the packages of the peers in the table."""
+    modules = {"cv2": "opencv-python-headless"}
+    peers = [c for c in FORWARD if c.needs and "cpu" in c.devices]
+    return list(dict.fromkeys(modules.get(c.needs[0], c.needs[0]) for c in peers))
+
+
+def _list_failures(forward: Mapping[str, Section]) -> Iterator[str]:
+    for title, section in forward.items():
+        for name, row in section["contenders"].items():
+            if "failed" in row:
+                yield f"{title}, {name}: {row['failed']}"
+
+
+def describe_other_work(forward: Mapping[str, Section]) -> str:
+    """Describe the newest measurements other than the forward pass, and their processor if it differs."""
+    newest = {kind: _find_newest(kind) for kind in ("train", "load", "evaluate")}
+    train, load, scored = (section["contenders"] for section in newest.values())
+    cpus = {section["measured"]["cpu"] for section in forward.values()}
     others = {
         f"{section['measured']['date'][:10]}, {section['measured']['cpu']}"
-        for kind in ("train", "load", "evaluate")
-        for section in kinds[kind].values()
-        if section["measured"]["cpu"] != cpu
+        for section in newest.values()
+        if section["measured"]["cpu"] not in cpus
     }
     elsewhere = f" These were measured on another processor: {'; '.join(sorted(others))}." if others else ""
     ours, port = train["our Solver"], train["PyTorch"]
-    first = load["our exact"]
     return (
         f"A training step of voc-fcn32s takes {ours['seconds']:.1f} s and {ours['peak_bytes'] / 1e6:,.0f} MB; a direct"
         f" port to PyTorch takes {port['seconds']:.1f} s and {port['peak_bytes'] / 1e6:,.0f} MB. A new process has the"
-        f" scores of its first image after {first['seconds']:.1f} s, reading a caffemodel included. Evaluating"
-        f" {scored['images']} images of VOC's sizes takes {scored['overhead']:.1%} longer than the forward passes do."
-        f"{elsewhere}"
+        f" scores of its first image after {load['our exact']['seconds']:.1f} s, reading a caffemodel included."
+        f" Evaluating {scored['images']} images of VOC's sizes takes {scored['overhead']:.1%} longer than the forward"
+        f" passes do.{elsewhere}"
     )
+
+
+def _find_newest(kind: str) -> Section:
+    sections = [section for kinds in load_all() for section in kinds.get(kind, {}).values()]
+    return max(sections, key=lambda section: str(section["measured"]["date"]))
+
+
+def _find_date(kinds: Kinds) -> str:
+    return max(str(section["measured"]["date"]) for section in kinds["forward"].values())
