@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=positive, default=60, metavar="N", help="of --evaluate (default 60; VOC: 736)")
     parser.add_argument("--rounds", type=positive, default=7, metavar="N", help="at most; default 7")
     parser.add_argument(
-        "--seconds", type=positive, default=50, metavar="N", help="no round begins after N (default 50)"
+        "--seconds", type=positive, default=40, metavar="N", help="of the rounds after the first (default 40)"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders, as the table names them")
     every = len(os.sched_getaffinity(0))

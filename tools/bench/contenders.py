@@ -145,6 +145,10 @@ FORWARD: tuple[Contender, ...] = (
     Contender("our exact", "ours.compiled", {"precision": "exact"}, ours=True, loads=True, devices=_BOTH),
     Contender("our winograd", "ours.compiled", {"precision": "winograd"}, nets=_VGG_FCNS, ours=True, loads=True),
     Contender(
+        "our fast", "ours.compiled", {"precision": "exact", "engine": "openvino", "steady": True, "discard": False},
+        needs=("openvino",), ours=True, loads=True,
+    ),
+    Contender(
         "our tf32", "ours.compiled", {"precision": "tf32"}, ours=True, loads=True, precision="tf32", devices=("cuda",)
     ),
     Contender(

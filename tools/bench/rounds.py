@@ -64,7 +64,7 @@ class Rounds:
         contenders: The contenders, which take turns.
         count: How many turns each contender has.
         folder: The folder for temporary files.
-        seconds: Seconds after which no further round begins.
+        seconds: Seconds of all rounds after the first, as far as can be foreseen.
         failed: Why a contender failed, by its name; it is not asked again.
     """
 
@@ -98,11 +98,13 @@ class Rounds:
             Worker(self._job(FORWARD[0], save=reference), task).close()
         failed, workers = dict(self.failed), dict[str, Worker]()
         found: dict[str, list[Turn]] = {c.name: [] for c in self.contenders}
-        start = time.monotonic()
+        start = time.monotonic()  # of the second round: the first one also starts the processes
         try:
             with bar(f"{task.net} {task.height}x{task.width}", self.count * len(self.contenders), "turn") as shown:
                 for index in range(self.count):
-                    if index and time.monotonic() - start > self.seconds:
+                    if index == 1:
+                        start = time.monotonic()
+                    if index and time.monotonic() - start + _sum_last_seconds(found) > self.seconds:
                         break
                     first = index % len(self.contenders)  # each begins a round, so that no one always follows another
                     for contender in self.contenders[first:] + self.contenders[:first]:
@@ -142,6 +144,12 @@ class Rounds:
 
     def _job(self, contender: Contender, **wanted: Any) -> dict[str, Any]:
         return {"job": {"scaling": "forward"}.get(self.kind, self.kind), "contender": contender.name, **wanted}
+
+
+def _sum_last_seconds(found: dict[str, list[Turn]]) -> float:
+    """Return the seconds of the timed steps in the last turns, which the next round takes as well."""
+    last = [turns[-1].get("seconds", 0) for turns in found.values() if turns]
+    return sum(sum(seconds) if isinstance(seconds, list) else seconds for seconds in last)
 
 
 def _close(workers: dict[str, Worker], name: str) -> None:
