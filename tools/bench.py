@@ -69,7 +69,13 @@ def main() -> int:
     for kind in KINDS if args.all else (args.kind,):
         names = args.nets or (_known(TABLE) if kind == "forward" else [ONE_NET.get(kind, "voc-fcn8s")])
         for net_name in names:
-            failures += measure(kind, net_name, args)
+            try:
+                failures += measure(kind, net_name, args)
+            except ReproductionError as error:
+                if len(names) == 1:
+                    raise
+                print(f"{net_name} failed: {error}", flush=True)  # the other nets are still measured
+                failures.append(f"{net_name}: {error}")
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
     if failures:
         raise ReproductionError(f"{len(failures)} of our own measurements failed: {'; '.join(failures)}")

@@ -197,6 +197,22 @@ def test_a_contender_that_fails_is_a_row_with_its_reason_and_a_run_is_resumed(to
     assert "mini-fcn8s 500x500 was measured at " in capsys.readouterr().out
 
 
+def test_a_net_that_fails_does_not_keep_others_from_being_measured(tool, monkeypatch, tmp_path, capsys):
+    def write_or_fail(wanted, task):
+        if task.net == "mini-fcn16s":
+            raise ReproductionError("the process ended with: no space left")
+        return {}
+
+    monkeypatch.setattr(tool.rounds, "Worker", FakeWorker)
+    monkeypatch.setattr(tool.rounds, "run_job", write_or_fail)
+    args = ["--nets", "mini-fcn16s,mini-fcn8s", "--rounds", "1", "--only", "our Net", "--report", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench.py", *args])
+    with pytest.raises(ReproductionError, match=r"^1 of our own measurements failed: mini-fcn16s: the process ended"):
+        tool.main()
+    assert "mini-fcn16s failed: the process ended with: no space left." in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "bench.json").read_text())["forward"]) == ["mini-fcn8s 500x500"]
+
+
 def test_a_contender_that_computes_something_else_has_no_time(tool):
     ours, half = (
         tool.rounds.Contender(name, "ours.compiled", ours=True, precision=precision)
