@@ -24,7 +24,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import METRICS, TITLES
-from reproduction.report import experiments, ledger, markdown, record, tables
+from reproduction.report import comparison, experiments, ledger, markdown, record, tables
 from reproduction.report.record import LabelScores, ScoreReport
 from reproduction.report.reference import choose_reference
 
@@ -36,6 +36,7 @@ SYSTEMS = ROOT / "docs" / "systems.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 LEDGER = ROOT / "weights" / ledger.FOLDER
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
+COMPARISONS = LEDGER / comparison.FOLDER
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
 EXPERIMENT_RESULTS = ROOT / "weights" / "mini" / experiments.FILE
 UNVERIFIED = "\\*"
@@ -170,6 +171,13 @@ def experiment_tables() -> str:
     return tables.format_page(experiments.list_tables(experiments.load_results(EXPERIMENT_RESULTS))).rstrip()
 
 
+def compared_table() -> str:
+    """Return the table of the newest recorded comparison of nets at an equal budget."""
+    found = comparison.load_newest(COMPARISONS)
+    about = f"Recorded {found.measured[:10]} with torch {found.versions['torch']}: {found.device}."
+    return f"{comparison.format_rows(found)}\n\n{found.rule()} {about}"
+
+
 def _measured_here(found: tuple[ScoreReport, LabelScores] | None) -> str:
     if found is None:
         return ""
@@ -192,7 +200,7 @@ PARTS = {
     SPEED: {"speed tables": speed.speed_page},
     CAFFE_MODELS: {"layer types": layer_types.layer_types_table},
     EXPERIMENTS: {"experiments": experiment_tables},
-    SYSTEMS: {"systems": systems.systems_table},
+    SYSTEMS: {"systems": systems.systems_table, "compared": compared_table},
 }
 
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
-from reproduction.caffe.errors import StrPath
+from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.fcn.nets import forward_time, net_files, receptive_field
@@ -210,6 +211,18 @@ def load_comparison(path: StrPath) -> Comparison:
     """
     remedy = "fcn compare writes such files."
     return json_file.load(path, Comparison, "not a comparison of nets", remedy=remedy, version=FORMAT_VERSION)
+
+
+def load_newest(folder: StrPath) -> Comparison:
+    """Load the newest of the comparisons that were recorded in a folder.
+
+    Raises:
+        DataError: If there is none, or a file is not one.
+    """
+    found = [load_comparison(path) for path in sorted(Path(folder).glob("*.json"))]
+    if not found:
+        raise DataError("there is no recorded comparison", path=folder, remedy="fcn compare --record writes one.")
+    return max(found, key=lambda each: datetime.fromisoformat(each.measured))
 
 
 def write_comparison(comparison: Comparison, path: StrPath) -> None:

@@ -112,8 +112,8 @@ def list_thin_nets(budget: Budget) -> tuple[ThinNet, ...]:
             "voc-fcn-googlenet",
             GOOGLENET,
             whole,
-            f"The last pooling is {_POOL} x {_POOL}, the map of the classifier's images, which is 7 x 7 in GoogLeNet;"
-            f" dropout is {_VGG.dropout:g}, as in the nets on VGG16.",
+            "The average over the whole map at the end of the classifier is left out, as it would blur scenes of few"
+            f" cells; dropout is {_VGG.dropout:g}, as in the nets on VGG16.",
             add_layers=_add_fcn_googlenet,
         ),
         _thin_system("FCN-8s, ResNet-50", "voc-fcn8s-resnet50", RESNET, whole),
@@ -166,7 +166,7 @@ def _thin_system(title: str, name: str, classifier: str, iterations: int, remark
 
 
 def _add_fcn_googlenet(n: NetSpec, net: System) -> None:
-    googlenet.add_layers(n, net, _POOL)
+    googlenet.add_layers(n, net, pool=1)
     _lower_dropout(n)
 
 

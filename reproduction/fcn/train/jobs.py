@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -171,26 +173,46 @@ def _open_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
         raise ReproductionError("a process was killed while it trained", remedy=remedy) from None
 
 
-class _Stop:
-    """What tells a process of the pool to stop."""
+class _Worker:
+    """The state of a process of the pool.
 
-    event: Event | None = None
+    Attributes:
+        stop: set when the process that opened the pool asks for a stop.
+        idle: set while no job runs here.
+    """
+
+    stop: Event | None = None
+    idle = threading.Event()
 
     @classmethod
     def action(cls) -> Action:
         """Return STOP if the process that opened the pool asked for it, or is no longer there."""
         parent = multiprocessing.parent_process()
         is_alone = parent is not None and not parent.is_alive()
-        return Action.STOP if is_alone or (cls.event and cls.event.is_set()) else Action.NONE
+        return Action.STOP if is_alone or (cls.stop and cls.stop.is_set()) else Action.NONE
 
 
 def _prepare_process(stop: Event) -> None:
-    # Ctrl-C would reach all processes of the terminal; the first one stops the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one stops the others
     torch.set_num_threads(1)
-    _Stop.event = stop
+    _Worker.stop = stop
+    _Worker.idle.set()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """Exit when the process that opened the pool was killed; the pool itself would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _Worker.idle.wait()  # until the job that runs has stopped with a snapshot
+    os._exit(1)
 
 
 def _run_listed(list_jobs: ListJobs, key: str, out: Path, data: Path) -> TrainedJob:
     """Run one of the jobs in a process of the pool."""
-    return run_job(collect_jobs(list_jobs())[key], out, data, _Stop.action)
+    _Worker.idle.clear()
+    try:
+        return run_job(collect_jobs(list_jobs())[key], out, data, _Worker.action)
+    finally:
+        _Worker.idle.set()

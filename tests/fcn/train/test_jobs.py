@@ -1,5 +1,9 @@
 """Many trainings in several processes: their order, their scores, and what is not done twice."""
 
+import os
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
@@ -9,6 +13,7 @@ from reproduction.caffe.formats import hashes
 from reproduction.caffe.training.signals import Action
 from reproduction.fcn.train import jobs
 from tests.helpers import listed_jobs, small_trainings
+from tests.helpers.paths import ROOT
 
 KEYS = ["seed1/first", "seed1/left", "seed1/right"]
 
@@ -64,3 +69,50 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path):
     assert sorted(results) == KEYS
     run(tiny, tmp_path, out="alone")
     assert weights(tmp_path) == weights(tmp_path, "alone")
+
+
+PROGRAM = """
+import sys
+from functools import partial
+from pathlib import Path
+
+from reproduction.fcn.train import jobs
+from tests.helpers import listed_jobs
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    list_jobs = partial(listed_jobs.list_jobs, folder / "tiny", 1_000_000)
+    for _ in jobs.run_jobs(list_jobs, folder / "out", folder / "data", processes=2):
+        pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no process groups")
+def test_a_killed_program_leaves_no_process_and_resumes(tiny, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = subprocess.Popen(command, start_new_session=True, env=environment)
+    log = tmp_path / "out/seed1/first/log.jsonl"
+    wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) > 8)
+    program.kill()
+    program.wait()
+    wait_for(lambda: not group_exists(program.pid))
+    assert list(tmp_path.glob("out/seed1/first/snapshot/*.solverstate"))
+
+
+def wait_for(condition, seconds=120):
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def group_exists(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
