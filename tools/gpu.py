@@ -52,12 +52,12 @@ class Stage:
 _CONTENDERS = (
     "our Net", "our exact", "our tf32", "our bf16", "PyTorch", "PyTorch channels_last", "PyTorch compiled"
 )  # fmt: skip
-_RECORDED = ("--device", "cuda", "--rounds", "3", "--seconds", "20", "--record")
+_RECORDED = ("--device=cuda", "--rounds", "3", "--seconds", "20", "--record")
 _FORWARD = ("tools/bench.py", "--nets", "voc-fcn8s", "--size", "500x500", *_RECORDED, "--only", *_CONTENDERS)
 
 STAGES = {
     "tests": Stage(("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"), 90, needs=("pytest",)),
-    "exactness": Stage(("tools/exactness.py", "--device", "cuda"), 120),
+    "exactness": Stage(("tools/exactness.py", "--device=cuda"), 120),
     "batch-1": Stage(_FORWARD, 130),
     "batch-8": Stage((*_FORWARD, "--batch", "8"), 130),
     "training": Stage(("tools/bench.py", "--train", *_RECORDED), 70),
