@@ -18,6 +18,7 @@ setup(
             "mini/*.caffemodel",
             "mini/*.json*",
             "results/*.json",
+            "results/*/*.json",
         ],
     },
 )
