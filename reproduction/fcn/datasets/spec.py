@@ -5,8 +5,6 @@ it, and its ``NETS`` are the nets of the paper that were trained on it. ``datase
 them; docs/data_sets.md shows how to add one. Further nets are in ``fcn.nets.systems``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
