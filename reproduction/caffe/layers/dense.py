@@ -109,7 +109,8 @@ class _BlasLinear(Function):
         ctx.transpose, ctx.totals = transpose, totals
         matrix = weight.detach().numpy()
         found = blas.product(rows.reshape(-1, rows.shape[-1]).numpy(), matrix if transpose else matrix.T)
-        top = torch.from_numpy(found).reshape(*rows.shape[:-1], -1)
+        # Reshaped before it is a tensor: torch lets no layer that follows change a view in place.
+        top = torch.from_numpy(found.reshape(*rows.shape[:-1], -1))
         return top if bias is None else top.add_(bias)
 
     @staticmethod

@@ -9,7 +9,8 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.exact import blas
-from reproduction.caffe.schema import NetParameter
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, Phase
 from tests.helpers import parity
 
 IN_ORDER = {"Convolution", "Deconvolution", "InnerProduct", "LRN", "Split", "SoftmaxWithLoss"}
@@ -50,3 +51,31 @@ def test_a_split_adds_the_gradients_of_its_readers_up_in_their_order():
     a, b, c, d = split(x)
     (gradient,) = torch.autograd.grad(big * a + b + c + d, x)
     assert float(gradient) == big
+
+
+BEFORE_RELU = {
+    "Scale": "scale_param { bias_term: true }",
+    "Bias": "",
+    "BatchNorm": "batch_norm_param { use_global_stats: true }",
+    "LRN": "",
+    "Power": "power_param { power: 2.5 shift: 9 }",
+    "Softmax": "",
+    "Convolution": "convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: 'xavier' } }",
+    "Deconvolution": "convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: 'xavier' } }",
+    "InnerProduct": "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }",
+    "Pooling": "pooling_param { pool: AVE kernel_size: 2 }",
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE_RELU)
+def test_a_relu_may_follow_in_place(kind):
+    text = (
+        "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: [2, 4, 5, 6] } } }"
+        "layer { name: 'first' type: 'Convolution' bottom: 'data' top: 'first'"
+        " convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: 'xavier' } } }"
+        f"layer {{ name: 'x' type: '{kind}' bottom: 'first' top: 'x' {BEFORE_RELU[kind]} }}"
+        "layer { name: 'relu' type: 'ReLU' bottom: 'x' top: 'x' }"
+    )
+    net = Net(prototxt.loads(text, NetParameter), Phase.TEST, blas_order=True, seed=1)
+    net({"data": torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(1))})["x"].sum().backward()
+    assert net.params["first"][0].grad.isfinite().all()

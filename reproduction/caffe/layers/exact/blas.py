@@ -252,7 +252,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
     """
     single = np.float32(exponent)
     found = np.fromiter((value**single for value in x.detach().numpy().ravel()), np.float32, x.numel())
-    return torch.from_numpy(found).reshape(x.shape)
+    return torch.from_numpy(found.reshape(x.shape))
 
 
 def softmax(scores: Tensor, axis: int) -> Tensor:

@@ -52,12 +52,14 @@ class _Scale(Function):
     ) -> Tensor:
         ctx.save_for_backward(x, factor)
         ctx.sizes, ctx.totals, ctx.bias = sizes, totals, None if bias is None else bias.shape
-        top = x.reshape(sizes)
+        # A view of a temporary tensor must not be returned: a layer that follows may change the top in place.
+        top = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        values, result = x.reshape(sizes), top.view(sizes)
         if factor is not None:
-            top = top * factor.reshape(-1, 1)
+            values = torch.mul(values, factor.reshape(-1, 1), out=result)
         if bias is not None:
-            top = top + bias.reshape(-1, 1)
-        return top.reshape(x.shape)
+            torch.add(values, bias.reshape(-1, 1), out=result)
+        return top
 
     @staticmethod
     @once_differentiable
