@@ -24,7 +24,9 @@ from reproduction.commands.bars import bar
 TURN = {"forward": 0.3, "load": 0.0, "scaling": 0.3, "train": 0.3}
 # The largest error of the scores, by precision. Above it, a contender computes another net.
 ALLOWED = {"float32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
-_PEERS = 10  # times as much is allowed to peers, some of which use Winograd's method with larger tiles
+# SegNet puts values where pooling found the largest; where two are almost equal, rounding decides, and a score far away
+# changes. Up to this share of its scores may be off.
+UNSTABLE = {"segnet": 0.01}
 
 Turn = dict[str, Any]
 
@@ -115,7 +117,7 @@ class Rounds:
                         extra = {"save": reference} if is_reference else {"reference": reference} if scored else {}
                         try:
                             turn = self._take_turn(workers, contender, task, **extra)
-                            check_scores(contender, turn)
+                            check_scores(contender, turn, UNSTABLE.get(task.net, 0.0))
                             found[contender.name].append(turn)
                         except ReproductionError as error:
                             if is_reference:
@@ -199,14 +201,20 @@ def summarize(
     return rows
 
 
-def check_scores(contender: Contender, turn: Turn) -> None:
+def check_scores(contender: Contender, turn: Turn, share: float = 0.0) -> None:
     """Check that a contender computed the net.
 
+    Args:
+        contender: The contender.
+        turn: Its figures.
+        share: The share of scores that may be off.
+
     Raises:
-        ReproductionError: If its scores are off by more than ``ALLOWED``.
+        ReproductionError: If its scores are off by more than ``ALLOWED``, and too many of them are.
     """
-    allowed = ALLOWED[contender.precision] * (1 if contender.ours else _PEERS)
-    if "error" in turn and not turn["error"] <= allowed:  # also true for NaN
+    allowed = ALLOWED[contender.precision]
+    is_fine = turn.get("error", 0) <= allowed or (0 < turn.get("scores_off", 1) <= share)
+    if not is_fine:  # also if the error is NaN
         got, want = f"an error of {turn['error']:.1e}", f"at most {allowed:g}"
         raise ReproductionError(
             f"{contender.name} computes other scores than {REFERENCE}", place="bench", got=got, want=want

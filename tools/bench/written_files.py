@@ -89,12 +89,14 @@ def _fill(layer: Layer, name: str, x: torch.Tensor) -> None:
     if kind == "Deconvolution" and len(blobs) == 1:
         made = [torch.from_numpy(seeded.make_weight(name, 0, tuple(blobs[0].shape), bilinear=True))]
     if kind in ("BatchNorm", "BN"):
-        variance, mean = torch.var_mean(x.transpose(0, 1).flatten(1), 1, correction=0)
-        variance += 1e-2 * variance.mean() + 1e-6  # some channels are 0 everywhere, and some blobs have a single pixel
+        # Statistics of all channels together: a channel of one image varies little around its mean, and to subtract
+        # that and divide by the deviation would amplify rounding in each layer, as no trained net does.
+        spread, middle = torch.std_mean(x, correction=0)
+        mean, variance = middle + spread * made[0].flatten(), spread**2 * (1 + made[1].flatten().abs())
         if kind == "BatchNorm":
             made = [mean, variance, torch.ones(1)]
         elif len(blobs) == 4:  # PSPNet's: slope, bias, mean and variance
-            made = [torch.ones_like(mean), made[1], mean, variance]
+            made = [torch.ones_like(mean), made[2], mean, variance]
         else:  # SegNet's: scale and shift
             made = [variance.rsqrt(), -mean * variance.rsqrt()]
     elif kind == "Scale":
