@@ -139,6 +139,16 @@ def test_mistakes_are_one_line(tool, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_the_package_onnx_it_is_named(tool, folder, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it then fails
+    for more in ((), ("--size", "64x64"), ("--input", "blob")):
+        code, _, err = tool("export_onnx", folder, *more)
+        assert (code, err) == (
+            1, "error: the package onnx is not installed. Install it by `pip install 'fcn-reproduction[export]'`.\n",
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
     thin_nets.patch(monkeypatch, 64)
     model = thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s", 64)

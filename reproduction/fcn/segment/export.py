@@ -239,7 +239,7 @@ def _onnx_output(
     writer: onnx_export.OnnxGraph, name: str, value: str, task: str, labels: CardLabels, form: ExportFormat, doc: str
 ) -> None:
     """Add the operators from a net's blob to an output, and declare the output."""
-    classes, uint8 = len(labels.classes), int(_onnx_type(np.uint8))
+    classes, uint8 = len(labels.classes), writer.element_type(np.uint8)
     if labels.holds == "labels":
         value = writer.node("Squeeze", [value, writer.constant(np.array([1]), f"{name}.axis")], f"{name}.map")
         writer.output(name, writer.node("Cast", [value], name, to=uint8), np.uint8, [form.batch_axis, "H", "W"], doc)
@@ -264,14 +264,14 @@ def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form
     value = writer.input(name, np.uint8, [form.batch_axis, height, width, CHANNELS[taken.kind]], doc)
     exact = taken.mean_array
     value = writer.node("Transpose", [value], f"{name}.channels", perm=[0, 3, 1, 2])
-    value = writer.node("Cast", [value], f"{name}.{exact.dtype}", to=int(_onnx_type(exact.dtype)))
+    value = writer.node("Cast", [value], f"{name}.{exact.dtype}", to=writer.element_type(exact.dtype))
     if taken.order == "BGR":
         order = writer.constant(np.array([2, 1, 0]), f"{name}.order")
         value = writer.node("Gather", [value, order], f"{name}.BGR", axis=1)
     elif taken.order == "grey":
         value = _onnx_grey(writer, name, value, exact.dtype)
     value = writer.node("Sub", [value, writer.constant(exact[:, None, None], f"{name}.mean")], f"{name}.centred")
-    value = writer.node("Cast", [value], f"{name}.blob", to=int(_onnx_type(np.float32)))
+    value = writer.node("Cast", [value], f"{name}.blob", to=writer.element_type(np.float32))
     if not taken.scale:
         return value
     scale = writer.constant(taken.scale_array[:, None, None], f"{name}.scale")
@@ -280,18 +280,14 @@ def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form
 
 def _onnx_grey(writer: onnx_export.OnnxGraph, name: str, value: str, dtype: npt.DTypeLike) -> str:
     """Add the operators of ``preprocess.to_grey`` for channels R G B, in double precision."""
-    double = writer.node("Cast", [value], f"{name}.double", to=_onnx_type(np.float64))
+    double = writer.node("Cast", [value], f"{name}.double", to=writer.element_type(np.float64))
     weights = writer.constant(np.array(GREY_WEIGHTS, np.float64)[:, None, None] / 0x10000, f"{name}.weights")
     parts = writer.node("Mul", [double, weights], f"{name}.parts")
     total = writer.node("ReduceSum", [parts, writer.constant(np.array([1]), f"{name}.channel")], f"{name}.sum")
     rounded = writer.node("Add", [total, writer.constant(np.float64(0.5), f"{name}.half")], f"{name}.shifted")
-    return writer.node("Cast", [writer.node("Floor", [rounded], f"{name}.floor")], f"{name}.grey", to=_onnx_type(dtype))
-
-
-def _onnx_type(dtype: npt.DTypeLike) -> int:
-    import onnx
-
-    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return writer.node(
+        "Cast", [writer.node("Floor", [rounded], f"{name}.floor")], f"{name}.grey", to=writer.element_type(dtype)
+    )
 
 
 def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.ExportedProgram:
