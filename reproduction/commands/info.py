@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.figure is not None:
         if len(args.files) > 1 or (Path(args.files[0]).is_dir() and not _is_name(args.files[0])):
             raise ReproductionError("--figure draws one net", got=f"{len(paths)} files", remedy="Name one prototxt.")
+        if args.figure.suffix.lower() != ".svg":
+            raise ReproductionError("--figure writes SVG", got=str(args.figure), want="a name that ends with .svg")
         _write_figure(args.files[0], args.figure, args)
     infos = [inspect_file(path, args.dialect) for path in paths]
     if args.json:

@@ -112,6 +112,8 @@ def test_one_prototxt_is_drawn_for_images_of_a_size(run, tmp_path):
     assert ">thin</text>" in target.read_text()
     assert run("voc-fcn32s", "--figure", target, "--side", "96")[0] == 0
     assert ">21 \N{MULTIPLICATION SIGN} 96\N{SUPERSCRIPT TWO}</text>" in target.read_text()
+    code, _, err = run(net, "--figure", "net.png")
+    assert (code, err) == (1, "error: --figure writes SVG; got net.png, want a name that ends with .svg.\n")
     code, _, err = run(tmp_path, "--figure", tmp_path / "other.svg")
     assert (code, err) == (1, "error: --figure draws one net; got 2 files. Name one prototxt.\n")
     code, _, err = run(weights, "--figure", tmp_path / "other.svg")
