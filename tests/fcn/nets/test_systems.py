@@ -134,7 +134,7 @@ def test_what_starts_from_a_classifier_can_learn(name):
 def test_a_training_from_random_weights_needs_fillers(name):
     recipe = recipes.build_recipe(replace(thin(name), parents={}))
     net = Net(recipe.train_net_param, Phase.TRAIN, inputs={"data": (1, 3, 97, 131), "label": (1, 1, 97, 131)}, seed=1)
-    surgery.initialize(net, recipe.published, {})
+    surgery.initialize(net, recipe.record, {})
     problems = [str(problem) for problem in preflight.check_weights(net)]
     if name == GOOGLENET:  # as the paper's nets, it states none
         assert any("conv1/7x7_s2" in problem and "all weights are 0" in problem for problem in problems)

@@ -11,7 +11,7 @@ from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.nets import parts
 from reproduction.fcn.nets.systems import resnet50
-from reproduction.fcn.nets.systems.system import System
+from reproduction.fcn.nets.systems.system import MINIBATCH_SOLVER, System
 
 WIDTH = 256  # channels of the pyramid
 HEAD_WIDTH = 128  # channels of each level before they are summed
@@ -100,7 +100,7 @@ NETS = (
         parents={"resnet50": ""},
         first="conv1",
         normalize=True,
-        solver={"momentum": 0.9, "iter_size": 20},
+        solver=MINIBATCH_SOLVER,
         add_layers=add_layers,
         new_layers=(*(f"{part}{number}" for part in ("lateral", "p", "sem") for number in (2, 3, 4, 5)), "score_fr"),
         follows="Lin et al., CVPR 2017, Feature Pyramid Networks",

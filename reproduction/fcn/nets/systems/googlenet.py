@@ -16,7 +16,7 @@ from typing import Any
 from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.nets import parts
-from reproduction.fcn.nets.systems.system import System
+from reproduction.fcn.nets.systems.system import MINIBATCH_SOLVER, System
 
 # The inception modules: (name, channels of 1x1, of 3x3_reduce, 3x3, 5x5_reduce, 5x5, and of pool_proj). Before those
 # whose name ends in "a", but for 3a, a pooling halves the resolution.
@@ -118,7 +118,7 @@ NETS = (
         parents={"googlenet": ""},
         first="conv1/7x7_s2",
         normalize=True,
-        solver={"momentum": 0.9, "iter_size": 20},
+        solver=MINIBATCH_SOLVER,
         add_layers=add_layers,
         new_layers=("score_fr",),
         follows="Long, Shelhamer, Darrell, CVPR 2015, Table 1: FCN-GoogLeNet",

@@ -12,7 +12,7 @@ from typing import Any
 from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.nets import parts
-from reproduction.fcn.nets.systems.system import System
+from reproduction.fcn.nets.systems.system import MINIBATCH_SOLVER, System
 
 # The stages: (number, names of the blocks, channels of the 3 x 3 convolutions); the output has four times as many.
 STAGES = ((2, "abc", 64), (3, "abcd", 128), (4, "abcdef", 256), (5, "abc", 512))
@@ -107,7 +107,7 @@ NETS = (
         parents={"resnet50": ""},
         first="conv1",
         normalize=True,
-        solver={"momentum": 0.9, "iter_size": 20},
+        solver=MINIBATCH_SOLVER,
         add_layers=add_layers,
         new_layers=("score_fr", "score_res4f", "score_res3d"),
         follows="Long et al., CVPR 2015, FCN-8s; He, Zhang, Ren, Sun, CVPR 2016, ResNet-50",

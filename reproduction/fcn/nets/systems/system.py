@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from reproduction.caffe.net.netspec import NetSpec
 from reproduction.fcn.datasets.spec import NetRecord
 
 _FEWEST = 4  # channels of a layer that was thinned
+
+#: The solver of the paper's nets of Table 1: 20 images in a batch, momentum 0.9 (CVPR 2015, section 4.3).
+MINIBATCH_SOLVER: dict[str, Any] = {"momentum": 0.9, "iter_size": 20}
 
 
 @dataclass(frozen=True, kw_only=True)
