@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from reproduction.caffe.errors import StrPath
 from reproduction.caffe.formats import files
+from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.images import palette
 from reproduction.report import gallery, page
 from reproduction.report.comparison import ComparedNet, Comparison
@@ -40,9 +41,16 @@ def write_page(comparison: Comparison, galleries: Mapping[str, Gallery], path: S
         images=images,
         media=media.urls,
         spread=_find_spread(ranked),
+        schedule=_describe_schedule(comparison.iterations),
     )
     with files.open_atomic(path) as file:
         file.write(text.encode())
+
+
+def _describe_schedule(iterations: int) -> str:
+    fields = mini_voc.adam_fields(iterations)
+    steps = " and ".join(map(str, fields["stepvalue"]))
+    return f"{fields['type']}; the rate is multiplied by {fields['gamma']:g} after {steps} of {iterations} updates"
 
 
 def _find_spread(nets: Sequence[ComparedNet]) -> float:
