@@ -117,14 +117,14 @@ def compute_table(
     return tables.skip_table(scores, score_fixed_net(args, bars), args.set)
 
 
-def open_data(published: NetRecord, root: Path, bars: Bars) -> Dataset:
+def open_data(record: NetRecord, root: Path, bars: Bars) -> Dataset:
     """Return the data set that a net is scored on, and draw its images first if they can be drawn.
 
     Raises:
         DataError: If it is missing.
     """
     try:
-        return pipeline.open_complete_dataset(published, root, bars("drawing", unit="image"))
+        return pipeline.open_complete_dataset(record, root, bars("drawing", unit="image"))
     except DataError as error:
         remedy = f"{error.remedy} The tables `--only shape time` need no data.".strip()
         raise DataError(error.problem, path=error.place, remedy=remedy) from None

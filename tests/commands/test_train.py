@@ -191,7 +191,7 @@ def test_a_data_root_that_is_not_there_is_missed_first(tool):
 def test_from_scratch_a_net_starts_from_no_weights():
     module = importlib.import_module("reproduction.commands.train")
     (stage,) = module.find_stages(module._parser().parse_args(["--net", "mini-fcn16s", "--scratch"]), None)
-    assert (stage.name, stage.parents, stage.published.parents) == ("mini-fcn16s", (), {})
+    assert (stage.name, stage.parents, stage.record.parents) == ("mini-fcn16s", (), {})
     assert stage.dataset == "mini"
 
 

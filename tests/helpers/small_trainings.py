@@ -96,7 +96,7 @@ def narrow(message, divisor=64):
 
 def imagenet(path, like="voc-fcn32s", divisor=64):
     """Write a narrow VGG16, or CaffeNet if ``like`` is ``voc-fcn-alexnet``; return the path."""
-    deploy = narrow(net_files.build_deploy(_named(like).published), divisor)
+    deploy = narrow(net_files.build_deploy(_named(like).record), divisor)
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
     with torch.no_grad():

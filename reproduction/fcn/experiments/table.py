@@ -99,7 +99,7 @@ def _add(*changes: object) -> Callable[[Recipe, Path], Recipe]:
 
 def _continue(recipe: Recipe, data: Path) -> Recipe:
     """Return a recipe that starts from the net's own weights."""
-    return replace(recipe, parents=(recipe.name,), published=None)
+    return replace(recipe, parents=(recipe.name,), record=None)
 
 
 def _enlarge_batch(recipe: Recipe, data: Path) -> Recipe:

@@ -98,22 +98,22 @@ def find_scores_folder(set_name: str, folder: StrPath | None = None) -> Path:
     return included if included.is_dir() and not wanted.is_dir() else wanted
 
 
-def find_weights(published: NetRecord, folder: StrPath | None = None) -> Path:
+def find_weights(record: NetRecord, folder: StrPath | None = None) -> Path:
     """Return the path of a net's weights: the caffemodel or, if it is missing, a copy of the weights in another format.
 
     Args:
-        published: The record of the net.
+        record: The record of the net.
         folder: The weights folder; None for ``folders.find_weights_folder``. The weights of Mini-VOC, which come with
             this project, are found without it.
 
     Raises:
         WeightsError: If the weights were not published or are not in the folder. The remedy says how to get them.
     """
-    name = published.name
-    if published.caffemodel is None:
+    name = record.name
+    if record.caffemodel is None:
         raise WeightsError(f"no weights of {name} were published", remedy="Name your own with --weights.")
-    path = find_weights_file(published.caffemodel, folder)
-    for there in (path, find_weights_file(os.fspath(Path(published.caffemodel).with_suffix(".safetensors")), folder)):
+    path = find_weights_file(record.caffemodel, folder)
+    for there in (path, find_weights_file(os.fspath(Path(record.caffemodel).with_suffix(".safetensors")), folder)):
         if there.is_file():
             return there
     for copy in find_copies(name):

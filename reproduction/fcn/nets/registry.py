@@ -55,16 +55,16 @@ def load_solver(net_name: str) -> SolverParameter:
     return prototxt.load_solver(PROTOTXT / net_name / "solver.prototxt")
 
 
-def open_test_split(published: NetRecord, root: StrPath, split: str | None = None) -> Dataset:
+def open_test_split(record: NetRecord, root: StrPath, split: str | None = None) -> Dataset:
     """Open the split of a data set on which a net is scored: the one that the data layer of its test prototxt reads.
 
     Args:
-        published: The record of the net.
+        record: The record of the net.
         root: The data root.
         split: The split to open; None for the one that the prototxt states.
 
     Raises:
         DataError: If the data set is not below ``root``, see ``datasets.from_layer``.
     """
-    layer = load_net(published.name, f"{published.dataset.test.file}.prototxt").layer[0]
+    layer = load_net(record.name, f"{record.dataset.test.file}.prototxt").layer[0]
     return datasets.from_layer(layer.python_param, list(layer.top), root, split)

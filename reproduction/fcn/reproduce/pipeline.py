@@ -82,42 +82,42 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[NetRecord]:
         ReproductionError: If a net is unknown or belongs to another data set.
     """
     nets = [registry.find_net(net) for net in dict.fromkeys(names)]
-    for published in nets:
-        if published.dataset.name != name:
+    for record in nets:
+        if record.dataset.name != name:
             raise ReproductionError(
-                f"{published.name} is not a net of {name}", remedy=f"It belongs to {published.dataset.name}."
+                f"{record.name} is not a net of {name}", remedy=f"It belongs to {record.dataset.name}."
             )
-    return nets or [published for published in datasets.NETS.values() if published.dataset.name == name]
+    return nets or [record for record in datasets.NETS.values() if record.dataset.name == name]
 
 
-def open_dataset(published: NetRecord, root: Path) -> Dataset:
+def open_dataset(record: NetRecord, root: Path) -> Dataset:
     """Open the split of a data set that a net is scored on.
 
     Args:
-        published: the record of the net.
+        record: the record of the net.
         root: the data root.
 
     Raises:
         DataError: If the data set is not below ``root``.
     """
-    return registry.open_test_split(published, root)
+    return registry.open_test_split(record, root)
 
 
-def open_complete_dataset(published: NetRecord, root: Path, drawing: Progress | None = None) -> Dataset:
+def open_complete_dataset(record: NetRecord, root: Path, drawing: Progress | None = None) -> Dataset:
     """Open the data set that a net is scored on, after drawing its images if it is one that is drawn.
 
     Args:
-        published: the net.
+        record: the net.
         root: the data root.
         drawing: called with the images drawn and in all.
 
     Raises:
         DataError: If the data set or one of its files is missing.
     """
-    if draw := published.dataset.draw:
+    if draw := record.dataset.draw:
         root.mkdir(parents=True, exist_ok=True)
         draw(root, drawing)
-    dataset = open_dataset(published, root)
+    dataset = open_dataset(record, root)
     if missing := dataset.missing():
         raise DataError(f"{len(missing)} files are missing, the first is {missing[0]}", path=dataset.tree)
     return dataset
@@ -159,33 +159,31 @@ def require_available(plan: ScoringPlan, availability: Sequence[Availability]) -
             raise unavailable_error(each.entry, plan.roots.file_path(each.entry), each.problems)
 
 
-def _has_dataset(plan: ScoringPlan, published: NetRecord) -> bool:
+def _has_dataset(plan: ScoringPlan, record: NetRecord) -> bool:
     try:
-        return not open_dataset(published, plan.roots.data).missing(plan.limit)
+        return not open_dataset(record, plan.roots.data).missing(plan.limit)
     except DataError:
         return False
 
 
-def fetch_dataset(plan: ScoringPlan, published: NetRecord, callbacks: Callbacks) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, record: NetRecord, callbacks: Callbacks) -> Dataset:
     """Fetch or draw what is missing of the data set that a net is scored on, and open it.
 
     Args:
         plan: the source of the data, and the data root.
-        published: the record of the net.
+        record: the record of the net.
         callbacks: functions that report progress.
 
     Raises:
         DataError: If data are missing and cannot be fetched or drawn.
     """
     for _ in plan.source.data(plan.roots, callbacks):
-        if _has_dataset(
-            plan, published
-        ):  # else the next step may fetch what is missing; the last attempt, below, raises
+        if _has_dataset(plan, record):  # else the next step may fetch what is missing; the last attempt, below, raises
             break
-    return open_dataset(published, plan.roots.data)
+    return open_dataset(record, plan.roots.data)
 
 
-def score_net(plan: ScoringPlan, published: NetRecord, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
+def score_net(plan: ScoringPlan, record: NetRecord, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
     """Fetch a net's weights if they are missing, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights
@@ -193,20 +191,20 @@ def score_net(plan: ScoringPlan, published: NetRecord, dataset: Dataset, callbac
 
     Args:
         plan: the source of the weights, the folders, the device and the limit.
-        published: the record of the net.
+        record: the record of the net.
         dataset: the data set to score it on, as ``fetch_dataset`` returns it.
         callbacks: functions that report progress.
 
     Raises:
         ReproductionError: If the weights cannot be fetched or read, or the evaluation fails, see ``evaluate.evaluate``.
     """
-    weights = plan.source.weights(published, plan.roots, callbacks)
-    deploy = registry.load_net(published.name)
-    net = plan.prepare(any_net.load_net_with_weights(published.name, deploy, weights.path, device=plan.device))
+    weights = plan.source.weights(record, plan.roots, callbacks)
+    deploy = registry.load_net(record.name)
+    net = plan.prepare(any_net.load_net_with_weights(record.name, deploy, weights.path, device=plan.device))
     run = evaluate.fingerprint(net, dataset, weights.sha256)
     identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
-    folder = plan.out / f"{published.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
+    folder = plan.out / f"{record.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
     evaluation = evaluate.evaluate(
         net,
         dataset,

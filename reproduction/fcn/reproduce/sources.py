@@ -75,11 +75,11 @@ class Source(Protocol):
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the weights file of a net; fetch it if it is missing.
 
         Args:
-            published: the record of the net.
+            record: the record of the net.
             roots: the weights folder and the data root.
             callbacks: functions that report progress.
 
@@ -115,9 +115,9 @@ class DownloadedSource:
                 self._fetch(entry, roots, callbacks)
             yield
 
-    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the published caffemodel of a net or a copy of its weights, downloaded unless one is present."""
-        entry = self.manifest[published.name]
+        entry = self.manifest[record.name]
         got = self._fetch(entry, roots, callbacks)
         return WeightsFile(got.path, got.sha256, got.entry.origin)
 
@@ -180,9 +180,9 @@ class DrawnSource:
             callbacks.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the net's file in the weights folder; nothing is fetched."""
-        return _hash_weights(local_files.find_weights(published, roots.weights))
+        return _hash_weights(local_files.find_weights(record, roots.weights))
 
 
 @dataclass(frozen=True)
@@ -201,16 +201,16 @@ class TrainedWeights:
         """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
-    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the caffemodel that the training of a net wrote at its end.
 
         Raises:
             WeightsError: If the training has not ended.
         """
-        path = recipes.final_model_path(published.name, self.runs)
+        path = recipes.final_model_path(record.name, self.runs)
         if not path.is_file():
-            remedy = f"Train it: fcn train --net {published.name} --out {self.runs}."
-            raise WeightsError(f"no training of {published.name} has ended here", path=path, remedy=remedy)
+            remedy = f"Train it: fcn train --net {record.name} --out {self.runs}."
+            raise WeightsError(f"no training of {record.name} has ended here", path=path, remedy=remedy)
         return _hash_weights(path)
 
 
@@ -230,7 +230,7 @@ class CustomWeights:
         """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
-    def weights(self, published: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
+    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the user's weights file, whatever the net."""
         return _hash_weights(self.file)
 

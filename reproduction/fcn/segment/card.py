@@ -157,19 +157,19 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def published_card(published: NetRecord, **more: Any) -> Card:
+def published_card(record: NetRecord, **more: Any) -> Card:
     """Return the model card of a published net or of a net of Mini-VOC.
 
     Args:
-        published: the net.
+        record: the net.
         more: values of other fields of ``Card``, such as ``licence`` and ``source``.
     """
     return Card(
-        published.name,
-        card_inputs(published),
-        {head.label: card_labels(head.score, head.classes) for head in published.heads},
-        knows=published.dataset.knows,
-        framing=published.framing,
+        record.name,
+        card_inputs(record),
+        {head.label: card_labels(head.score, head.classes) for head in record.heads},
+        knows=record.dataset.knows,
+        framing=record.framing,
         **more,
     )
 

@@ -52,7 +52,7 @@ def verify_file(
     Raises:
         ReproductionError: If there is no such net, or the file cannot be read as weights.
     """
-    published = registry.find_net(net_name)
+    record = registry.find_net(net_name)
     found = weights.read(path)
     net_param = registry.load_net(net_name)
     net = Net(net_param)
@@ -61,11 +61,11 @@ def verify_file(
     identity, origin = check_hash(found, entries, known, recorded.get(net_name))
     parameters, is_complete = verify_parameters.copy_parameters(net, found)
     checks = [identity, check_size(found, net, entries), parameters]
-    checks += _check_values(net, published) if is_complete else _skip_values(_WITHOUT_PARAMETERS)
+    checks += _check_values(net, record) if is_complete else _skip_values(_WITHOUT_PARAMETERS)
     why = "" if is_complete else _WITHOUT_PARAMETERS
     if any(check.name == "finite" and check.result is CheckResult.FAIL for check in checks):
         why = _WITHOUT_NUMBERS
-    checks += _skip_labels(why) if why else _check_labels(net, net_param, published, found, progress)
+    checks += _skip_labels(why) if why else _check_labels(net, net_param, record, found, progress)
     return Verification(net_name, str(path), found.format, known["sha256"], origin, tuple(checks))
 
 
@@ -148,12 +148,12 @@ def _find_hashes(path: StrPath, entries: list[Entry], progress: Progress | None)
     return hashes.compute_hashes(path, sorted(kinds), progress)
 
 
-def _check_values(net: Net, published: NetRecord) -> list[WeightsCheck]:
+def _check_values(net: Net, record: NetRecord) -> list[WeightsCheck]:
     return [
         verify_parameters.check_finite(net),
         verify_parameters.check_learned(net),
         verify_parameters.check_fixed(net),
-        verify_parameters.check_spread(net, published),
+        verify_parameters.check_spread(net, record),
     ]
 
 
@@ -167,9 +167,9 @@ def _skip_values(why: str) -> list[WeightsCheck]:
 
 
 def _check_labels(
-    net: Net, net_param: NetParameter, published: NetRecord, found: Weights, progress: Callable[[str], object]
+    net: Net, net_param: NetParameter, record: NetRecord, found: Weights, progress: Callable[[str], object]
 ) -> list[WeightsCheck]:
-    about = card.published_card(published)
+    about = card.published_card(record)
     images = [scene.rgb for scene in mini_voc.draw_scenes(IMAGES)]
     progress("classes in drawn images")
     checks = list(verify_labels.check_classes(net, about, images, progress))

@@ -84,7 +84,7 @@ def check_fixed(net: Net) -> WeightsCheck:
     return passed_if(not wrong, "fixed", join_first(wrong, 6) or f"{', '.join(found)} as fixed", WANT_FIXED)
 
 
-def check_spread(net: Net, published: NetRecord) -> WeightsCheck:
+def check_spread(net: Net, record: NetRecord) -> WeightsCheck:
     """Check that the weights of each class in the score layers have a similar standard deviation ("spread").
 
     On the same features, the score of a class varies in proportion to the standard deviation of its weights. If this is
@@ -93,12 +93,12 @@ def check_spread(net: Net, published: NetRecord) -> WeightsCheck:
 
     Args:
         net: the net with its weights.
-        published: the record of the net, which states its classes.
+        record: the record of the net, which states its classes.
     """
     ranges, wrong = [], []
-    for layer in find_score_layers(net, published):
+    for layer in find_score_layers(net, record):
         spread = compute_row_spread(net.params[layer][0])
-        classes = next(head.classes for head in published.heads if len(head.classes) == len(spread))
+        classes = next(head.classes for head in record.heads if len(head.classes) == len(spread))
         median = float(np.median(spread))
         if not median > 0:
             wrong.append(f"{layer}: the median spread is {median:g}")
@@ -113,9 +113,9 @@ def check_spread(net: Net, published: NetRecord) -> WeightsCheck:
     return passed_if(not wrong, "spread of scores", join_first(wrong or ranges, 6), WANT_SPREAD)
 
 
-def find_score_layers(net: Net, published: NetRecord) -> list[str]:
+def find_score_layers(net: Net, record: NetRecord) -> list[str]:
     """Return the names of the score layers: the convolutions that compute one channel for each class."""
-    counts = {len(head.classes) for head in published.heads}
+    counts = {len(head.classes) for head in record.heads}
     return [
         name
         for name, layer in net.layers.items()

@@ -129,7 +129,7 @@ def restart_scores(recipe: Recipe) -> Recipe:
         _change_layers(recipe, rename),
         test_net_param=_change_layers(test, rename).train_net_param,
         parents=(recipe.name,),
-        published=None,
+        record=None,
     )
 
 

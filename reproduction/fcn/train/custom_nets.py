@@ -105,7 +105,7 @@ def find_custom_data(
         return inspect_folder(data, classes, palette, side)
     planned = [recipes.find_recipe(name) for name in net_names]
     for recipe in planned:
-        if recipe.published and recipe.published.dataset == own_images.SPEC:
+        if recipe.record and recipe.record.dataset == own_images.SPEC:
             want, remedy = "--data FOLDER, with images and labels", "docs/own_data.md shows what it contains."
             raise DataError(f"{recipe.name} is trained on your own images", path=data, want=want, remedy=remedy)
     is_drawn = any(SPECS[recipe.dataset].draw for recipe in planned if recipe.dataset)
@@ -173,14 +173,14 @@ def adapt_published(base: NetRecord, custom: CustomData) -> NetRecord:
         raise ReproductionError(
             f"{base.name} needs other inputs or labels than one image and one label map", want=f"one of {names}"
         )
-    published = base.dataset
+    record = base.dataset
     spec = replace(
         own_images.SPEC,
         classes={"label": custom.classes},
         test_iter=custom.val_images,
-        max_iter=published.max_iter,
-        snapshot=published.snapshot,
-        schedule=published.schedule,
+        max_iter=record.max_iter,
+        snapshot=record.snapshot,
+        schedule=record.schedule,
         params={
             "classes": list(custom.classes),
             "palette": dict(custom.palette) if isinstance(custom.palette, Mapping) else custom.palette,
@@ -216,12 +216,12 @@ def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
         ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or
             several kinds of labels.
     """
-    published = recipes.find_recipe(net_name).published
-    if published is None:
+    record = recipes.find_recipe(net_name).record
+    if record is None:
         raise ReproductionError(
             f"{net_name} classifies whole images, not their pixels", remedy="Choose a segmentation net."
         )
-    return replace(recipes.build_recipe(adapt_published(published, custom)), dataset="")
+    return replace(recipes.build_recipe(adapt_published(record, custom)), dataset="")
 
 
 def find_recipes(net_names: Sequence[str], custom: CustomData | None) -> list[Recipe]:
@@ -253,15 +253,15 @@ def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
         )
     for stage in stages:
         published_lr = registry.NETS[stage.name].base_lr
-        assert stage.published is not None
-        new_layers = f"{', '.join(surgery.find_new_layers(stage.published))} and the upsampling layers are new"
-        if not stage.published.parents:
+        assert stage.record is not None
+        new_layers = f"{', '.join(surgery.find_new_layers(stage.record))} and the upsampling layers are new"
+        if not stage.record.parents:
             new_layers = "all layers start from random values"
         notes.append(f"{stage.name}: {new_layers}, for {len(custom.classes)} classes")
-        if stage.published.base_lr != published_lr:
+        if stage.record.base_lr != published_lr:
             notes.append(
                 f"{stage.name}: base_lr {published_lr:g} is for images of {PUBLISHED_PIXELS:,} pixels; these have"
-                f" {custom.pixels:,}, which makes it {stage.published.base_lr:g}"
+                f" {custom.pixels:,}, which makes it {stage.record.base_lr:g}"
             )
     return notes
 
@@ -282,14 +282,14 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     Raises:
         ReproductionError: If a file cannot be written.
     """
-    assert recipe.published is not None
+    assert recipe.record is not None
     model, colours = recipes.final_model_path(recipe.name, out), None
     if custom.colours is not None:
         colours = [colour for name, colour in custom.colours.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
     about = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
-    record = replace(about, inputs=card.card_inputs(recipe.published), framing=recipe.published.framing)
+    net_card = replace(about, inputs=card.card_inputs(recipe.record), framing=recipe.record.framing)
     model.parent.mkdir(parents=True, exist_ok=True)
-    prototxt.dump(net_files.build_deploy(recipe.published), model.parent / "deploy.prototxt")
-    card.write_card(best_weights.keep_naming_best(record, model.parent), model.parent / card.CARD_FILE)
+    prototxt.dump(net_files.build_deploy(recipe.record), model.parent / "deploy.prototxt")
+    card.write_card(best_weights.keep_naming_best(net_card, model.parent), model.parent / card.CARD_FILE)
     return model.parent

@@ -34,7 +34,7 @@ class Recipe:
         train_net_param: the net to train.
         test_net_param: the net to validate with; None to skip validation.
         parents: the names of the nets whose weights the training starts from, e.g. ``("voc-fcn32s",)`` for voc-fcn16s.
-        published: the record of the net by whose net surgery the weights are initialized, see ``nets.surgery``; None
+        record: the record of the net by whose net surgery the weights are initialized, see ``nets.surgery``; None
             copies them by layer name, as Caffe does.
         dataset: the name of the data set, a key of ``datasets.SPECS``. Empty for custom data, and for a solver file
             without a named net: what the net's data layers name is then read.
@@ -46,7 +46,7 @@ class Recipe:
     train_net_param: NetParameter
     test_net_param: NetParameter | None
     parents: tuple[str, ...] = ()
-    published: NetRecord | None = None
+    record: NetRecord | None = None
     dataset: str = ""
     changes: tuple[SampleChange, ...] = ()
 
@@ -70,10 +70,10 @@ def find_recipe(net_name: str) -> Recipe:
         raise ReproductionError(f"there is no net {net_name!r} to train", remedy=remedy)
     solver_param = registry.load_solver(net_name)
     train, test = (registry.load_net(net_name, file) for file in (solver_param.train_net, solver_param.test_net[0]))
-    published = registry.NETS.get(net_name)
-    if published is None:
+    record = registry.NETS.get(net_name)
+    if record is None:
         return Recipe(net_name, solver_param, train, test, dataset=mini_voc.SPEC.name)
-    return make_recipe(published, solver_param, train, test)
+    return make_recipe(record, solver_param, train, test)
 
 
 def build_recipe(record: NetRecord) -> Recipe:
@@ -91,18 +91,18 @@ def build_recipe(record: NetRecord) -> Recipe:
     return make_recipe(record, solver_param, train, test)
 
 
-def make_recipe(published: NetRecord, solver_param: SolverParameter, train: NetParameter, test: NetParameter) -> Recipe:
+def make_recipe(record: NetRecord, solver_param: SolverParameter, train: NetParameter, test: NetParameter) -> Recipe:
     """Return the recipe of a net from its prototxts.
 
     Args:
-        published: the record of the net.
+        record: the record of the net.
         train: the net to train, that of train.prototxt or finetune.prototxt.
         test: the net of val.prototxt or test.prototxt, for validation.
         solver_param: the solver.
     """
-    dataset = published.dataset
+    dataset = record.dataset
     known = dataset.name if dataset.name in SPECS else ""
-    recipe = Recipe(published.name, solver_param, train, test, tuple(published.parents), published, known)
+    recipe = Recipe(record.name, solver_param, train, test, tuple(record.parents), record, known)
     # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
     iterations, every = dataset.schedule or (None, solver_param.snapshot)
     return recipe.with_solver(max_iter=iterations, snapshot=solver_param.snapshot or every, test_interval=every)
@@ -117,9 +117,9 @@ def start_from_fillers(recipe: Recipe) -> Recipe:
     Args:
         recipe: the recipe.
     """
-    if recipe.published is None:
+    if recipe.record is None:
         return recipe
-    return replace(build_recipe(replace(recipe.published, parents={})), dataset=recipe.dataset)
+    return replace(build_recipe(replace(recipe.record, parents={})), dataset=recipe.dataset)
 
 
 def change_recipes(

@@ -207,7 +207,7 @@ class _Training:
         report = self._initialize(weights)
         if report:
             self.callbacks.note("\n  ".join([f"{recipe.name} starts from", *report.splitlines()]))
-        new_layers = surgery.find_new_layers(recipe.published) if recipe.published and recipe.parents else None
+        new_layers = surgery.find_new_layers(recipe.record) if recipe.record and recipe.parents else None
         self._raise_or_note([*preflight.check_weights(self.net, new_layers), *self._check_data()])
         if self.ranks.is_first:
             prototxt.dump(self.solver.param, self.folder / "solver.prototxt")
@@ -242,8 +242,8 @@ class _Training:
         found = {name: initial_weights.read_parent(name, path) for name, path in weights.items()}
         parents = {name: net_param for name, (net_param, _) in found.items()}
         lines = [f"{name}: {origin}" for name, (_, origin) in found.items() if origin]
-        if self.recipe.published:
-            lines.append(str(surgery.initialize(self.net, self.recipe.published, parents)))
+        if self.recipe.record:
+            lines.append(str(surgery.initialize(self.net, self.recipe.record, parents)))
         else:
             lines += [f"{name}: {self.net.copy_from(parent, weights[name])}" for name, parent in parents.items()]
         return "\n".join(lines)

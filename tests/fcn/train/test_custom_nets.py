@@ -28,12 +28,12 @@ def photos(tmp_path):
 
 @pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s", "voc-fcn8s-atonce", "voc-fcn-alexnet"])
 def test_only_the_classes_the_data_and_the_rate_differ_from_the_published_recipe(name, photos):
-    mine, published = custom_nets.adapt_recipe(name, custom_nets.inspect_folder(photos)), recipes.find_recipe(name)
-    assert (mine.parents, mine.dataset) == (published.parents, "")
+    mine, record = custom_nets.adapt_recipe(name, custom_nets.inspect_folder(photos)), recipes.find_recipe(name)
+    assert (mine.parents, mine.dataset) == (record.parents, "")
     assert mine.solver_param.test_iter == [1]
-    base_lr, test_iter = published.solver_param.base_lr, published.solver_param.test_iter
-    assert mine.with_solver(base_lr=base_lr, test_iter=test_iter).solver_param == published.solver_param
-    for layer, its in zip(mine.train_net_param.layer[1:], published.train_net_param.layer[1:], strict=True):
+    base_lr, test_iter = record.solver_param.base_lr, record.solver_param.test_iter
+    assert mine.with_solver(base_lr=base_lr, test_iter=test_iter).solver_param == record.solver_param
+    for layer, its in zip(mine.train_net_param.layer[1:], record.train_net_param.layer[1:], strict=True):
         want = its.copy()
         if want.convolution_param.num_output == 21:
             want.convolution_param.num_output = 3
@@ -120,7 +120,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     notes = custom_nets.describe_changes([], known)
     assert notes[2].startswith("5 images are longer than 15 pixels, and are shrunk to that size")
     about = card.custom_card("mine", folders.NAMES, side=15)
-    net = Net(net_files.build_deploy(stage.published), seed=1)
+    net = Net(net_files.build_deploy(stage.record), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
     assert found.labels.shape == folders.SIZE
@@ -178,7 +178,7 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     made.scorer = made.net  # not compiled, which rounds differently
     found = made(photos / "images/p0.jpg", scores=True)
     np.testing.assert_array_equal(snapshot(photos / "images/p0.jpg").labels, found.labels)
-    net = Net(prototxt.loads(prototxt.dumps(net_files.build_deploy(stage.published)), NetParameter))
+    net = Net(prototxt.loads(prototxt.dumps(net_files.build_deploy(stage.record)), NetParameter))
     net.copy_from(caffemodel.load(model, NetParameter))
     sample = datasets.from_layer(stage.train_net_param.layer[0].python_param, ["data", "label"], photos)[0]
     want = net({"data": sample["data"][None]})["score"][0].detach().numpy()

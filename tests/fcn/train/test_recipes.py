@@ -28,13 +28,13 @@ def test_a_training_is_as_long_as_the_published_one(name):
     snapshot = net_files.build_solver(published_nets.NETS[name]).snapshot
     assert stage.solver_param.snapshot == (snapshot or 2000)
     assert snapshot or name.startswith("siftflow")
-    assert stage.parents == tuple(stage.published.parents)
+    assert stage.parents == tuple(stage.record.parents)
 
 
 def test_every_net_can_be_trained():
     assert {*ROUNDS, "mini-vgg", *mini_nets.NETS, *systems.NETS} == set(recipes.NAMES)
     classifier = recipes.find_recipe("mini-vgg")
-    assert (classifier.parents, classifier.published) == ((), None)
+    assert (classifier.parents, classifier.record) == ((), None)
     solver = mini_nets.build_classifier_solver()
     assert classifier.solver_param == solver
 
@@ -89,14 +89,14 @@ def test_a_solver_file_is_a_training(tmp_path):
     assert stage.name == "mine"
     solver_param = stage.solver_param
     assert (solver_param.max_iter, solver_param.snapshot, solver_param.test_interval) == (8, 2, 4)
-    assert (stage.parents, stage.published) == ((), None)
+    assert (stage.parents, stage.record) == ((), None)
     assert stage.train_net_param.name == stage.test_net_param.name == "tiny"
 
 
 def test_a_solver_file_may_follow_a_recipe():
     stage = recipes.load_solver_recipe(ROOT / "prototxt/voc-fcn16s/solver.prototxt", "voc-fcn16s")
     assert (stage.name, stage.parents) == ("voc-fcn16s", ("voc-fcn32s",))
-    assert stage.published is published_nets.NETS["voc-fcn16s"]
+    assert stage.record is published_nets.NETS["voc-fcn16s"]
 
 
 def test_nets_are_found_where_the_program_runs(tmp_path, monkeypatch):
