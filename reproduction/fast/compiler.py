@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe.errors import NetError, missing_package
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.onnx_graph import OnnxGraph
 from reproduction.caffe.net.inputs import Given, Values, parse_inputs
@@ -31,10 +30,10 @@ from reproduction.fast.buffers import BufferPool
 from reproduction.fast.convert import convert_layers
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
+from reproduction.fast.engines import EngineChoice, RuntimeGraph, check_engine
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import ConvolutionKernel, MatrixConvolution
-from reproduction.fast.openvino_engine import OpenVinoGraph, is_installed
 from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.planned_graph import add_plan
 from reproduction.fast.planner import Planner
@@ -43,10 +42,6 @@ from reproduction.fast.threads import reduce_spinning
 
 _PLANS = 32  # cached plans, one per combination of input shapes and requested blobs
 _WITHOUT_DISCARD = "Compile it without discard."
-ENGINES = ("auto", "torch", "openvino")
-# To prepare OpenVINO takes as long as about ten calls, and its graph has a copy of the weights.
-_ENGINE_CALLS, _ENGINE_SIZES = 10, 4
-_ENGINE_GAIN = 0.9  # its time must be this fraction of that of torch, so that noise decides less often
 _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is recorded as a CUDA graph
 
 
@@ -77,19 +72,20 @@ def compile(
             set them to NaN. The compiled net can then not be copied or pickled.
         steady: Whether to prepare each size at its first call as if it came often. On the CPU, the results then depend
             only on the inputs and the number of threads, not on the calls before.
-        engine: What runs the plans of a net in single precision on the CPU. ``torch``: this project's kernels.
-            ``openvino``: OpenVINO from the first call of a size on, which takes seconds to prepare; layers that cannot
-            be written as ONNX are computed by ``torch``. ``auto``: for sizes that come often, the faster of both on
-            this computer, if the extra ``fast`` is installed; ``torch`` for others, and if ``steady`` is True.
+        engine: What computes a net in single precision on the CPU; one of ``engines.ENGINES``. ``torch``: this
+            project's kernels. ``onnxruntime``, ``openvino``: that runtime, from the first call of a size on, which
+            takes up to seconds to prepare; ``torch`` if a layer cannot be written as ONNX. ``onnxruntime`` computes
+            ``bf16`` in single precision. ``auto``: ``torch`` for the first ten calls of a size; at the eleventh it and
+            the runtimes of the extra ``fast`` that are installed and compute in the precision are measured with the
+            images of that call, and the fastest computes the size from then on. That is done for up to four sizes. For
+            a further size, only the fastest of the size before is measured; if that was ``torch``, or if ``steady`` or
+            ``discard`` is True, all other sizes are computed by ``torch``.
 
     Raises:
         NetError: If the net is in phase TRAIN, or if the precision or the engine is unknown.
         ReproductionError: If the engine is not installed.
     """
-    if engine not in ENGINES:
-        raise NetError("there is no such engine", got=repr(engine), want=", ".join(ENGINES))
-    if engine == "openvino" and not is_installed():
-        raise missing_package("openvino", "fast", ", or choose the engine torch")
+    check_engine(engine)
     if precision not in PRECISIONS:
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(PRECISIONS))
     if net.training or net.graph.state.phase is not Phase.TEST:
@@ -125,7 +121,8 @@ class CompiledNet:
         if discard:
             with torch.inference_mode():
                 self._discard_weights()
-            self._uses_engine &= not self._discarded
+            if self._discarded:
+                self._engines = EngineChoice("torch", self.precision)
 
     def _convert_net(self) -> None:
         """Convert the current weights, and clear all plans."""
@@ -141,10 +138,9 @@ class CompiledNet:
         self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._versions = _parameter_versions(self._parameters)
-        can_use = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
-        self._uses_engine = can_use and self.engine != "torch" and (self.engine == "openvino" or not self._steady)
-        self._uses_engine &= is_installed()
-        self._engine_sizes = 0
+        is_possible = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
+        is_steady = self.engine == "auto" and self._steady
+        self._engines = EngineChoice(self.engine if is_possible and not is_steady else "torch", self.precision)
 
     def _new_buffers(self) -> BufferPool:
         return BufferPool(torch.bfloat16 if self.precision == "bf16" else self.net.dtype, self.net.device)
@@ -237,16 +233,9 @@ class CompiledNet:
                     calls, cached = cached.calls, self._find_plan(shapes, names, improve=True)
                     cached.calls = calls  # on a GPU the second call of a size is recorded, also if the plan is new
                 cached.calls += 1
-                if self._uses_engine and not cached.was_compared:
-                    self._compare_engine(cached, fed, names)
-                if cached.graph:
-                    results = cached.graph(fed)
-                elif not cached.is_worthwhile:
-                    return dict(self.net(fed, names))
-                else:
-                    start = time.perf_counter()
-                    results = self._run_plan(cached, fed)
-                    cached.seconds = min(cached.seconds, time.perf_counter() - start)
+                if not cached.has_engine and self._engines.is_due(cached.calls):
+                    self._choose_engine(cached, fed, names)
+                results = cached.graph(fed) if cached.graph else self._run_torch(cached, fed, names)
             except BaseException:
                 self._buffers.clear()
                 raise
@@ -262,7 +251,7 @@ class CompiledNet:
         """Return a table of how the net computes images of a given size, to see what compiling saves.
 
         It lists for each layer how it is computed, which part of its top is computed, and how many multiplications that
-        needs.
+        needs; then the engine that computes this size, unless ``torch`` computes all.
 
         Args:
             height: Height of the images in pixels.
@@ -278,7 +267,10 @@ class CompiledNet:
         self.net.graph.find_needed(names)  # raises NetError for a blob that the net does not have
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
-            return format_plan(self._find_plan(shapes, names).plan)
+            cached = self._find_plan(shapes, names)
+            graph, table = cached.graph, format_plan(cached.plan)
+            engine = graph.name if graph else "torch" if cached.has_engine else self._engines.describe()
+            return table if self.engine == "torch" else f"{table}\nThe engine is {engine}."
 
     def add_to_onnx(
         self, graph: OnnxGraph, values: Mapping[str, str], shapes: Mapping[str, Shape], blobs: Sequence[str]
@@ -347,34 +339,35 @@ class CompiledNet:
             self._plans.popitem(last=False)
         return self._plans[key]
 
-    def _compare_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        """Prepare the engine for a size that came often, and use it for this size if it is the faster one.
+    def _run_torch(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the requested blobs, under their versioned names, by the plan or by the net."""
+        if cached.is_worthwhile:
+            return self._run_plan(cached, fed)
+        return {self._last_versions[name]: top for name, top in self.net(fed, names).items()}
 
-        If it is not, or if a layer cannot be written for it, it is not tried again for this net.
-        """
-        is_chosen = self.engine == "openvino"
-        if not is_chosen and (cached.calls <= _ENGINE_CALLS or self._engine_sizes >= _ENGINE_SIZES):
-            return
-        cached.was_compared = True
-        try:
-            graph = OpenVinoGraph(self._write_graph(cached.plan.wanted, fed), cached.plan.wanted, self.precision)
-        except NetError:
-            self._uses_engine = False
-            return
-        self._engine_sizes += 1
-        graph(fed)  # the first run allocates memory
-        start = time.perf_counter()
-        graph(fed)
-        if is_chosen or time.perf_counter() - start < _ENGINE_GAIN * cached.seconds:
-            cached.graph = graph
-        else:
-            self._uses_engine = False
+    def _choose_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Choose the engine of a size, and prepare its graph unless it is torch."""
+        wanted = cached.plan.wanted
+        written = lru_cache(maxsize=1)(lambda: self._write_graph(wanted, fed))  # if a runtime needs it
+        cached.has_engine = True
+        cached.graph = self._engines.choose(
+            lambda runtime: runtime(written(), wanted, self.precision),
+            fed,
+            partial(self._run_torch, cached, fed, names),
+        )
 
     def _write_graph(self, wanted: list[str], fed: Mapping[str, Tensor]) -> OnnxGraph:
-        """Return the plan for the given inputs as a graph, with an output for each blob of ``wanted``, in order."""
+        """Return the plan for the given inputs as a graph, with an output for each blob of ``wanted``, in order.
+
+        Raises:
+            NetError: If layers cannot be written as ONNX, or the size of a blob depends on values, such as a list of
+                detections.
+        """
         graph, shapes = OnnxGraph(), {name: tuple(value.shape) for name, value in fed.items()}
         values = {name: graph.input(name, np.float32, shape) for name, shape in shapes.items()}
         choice = self._planner.choose(shapes, wanted, patient=True)
+        if choice.facts.varying.intersection(wanted):
+            raise NetError("the sizes of the requested blobs depend on values")
         for name, value in add_plan(choice, graph, values, wanted).items():
             graph.output(f"{name}.out", value, np.float32, choice.facts.shapes[name])
         return graph
@@ -409,9 +402,8 @@ class _CachedPlan:
             single call.
         calls: The number of calls that used the plan.
         recorded: The CUDA graph, or None.
-        seconds: The shortest time of a call that this project's kernels computed.
-        was_compared: Whether the engine was prepared for this size, and its time compared.
-        graph: The plan in the engine, if that is faster; otherwise None.
+        has_engine: Whether the engine of this size was chosen.
+        graph: The plan in that engine; None for torch.
     """
 
     plan: ExecutionPlan
@@ -419,9 +411,8 @@ class _CachedPlan:
     may_improve: bool = False
     calls: int = 0
     recorded: RecordedFunction | None = None
-    seconds: float = math.inf
-    was_compared: bool = False
-    graph: OpenVinoGraph | None = None
+    has_engine: bool = False
+    graph: RuntimeGraph | None = None
 
 
 def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> list[tuple[int, int]]:

@@ -1,39 +1,18 @@
 """Plans as graphs of standard operators: what other runtimes compute from them, compared with the nets."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers.onnx_graph import OnnxGraph
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler
+from tests.fast.conftest import draw_image
 from tests.fast.test_random_nets import RandomNet
-from tests.helpers import thin_nets
 from tests.helpers.parity import relative
-
-
-def draw_image(net, height, width, batch=1):
-    shape = (batch, net.blob_shapes["data"][1], height, width)
-    return {"data": torch.from_numpy(np.random.default_rng(3).standard_normal(shape, np.float32))}
-
-
-@pytest.fixture
-def net():
-    """A thin voc-fcn8s with biases, so that the pixels around the image are not zero."""
-    made = Net(thin_nets.deploy("voc-fcn8s", 16), seed=1).eval()
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for blob in made.parameters():
-            if blob.dim() == 1:
-                blob.normal_(0, 0.3, generator=generator)
-            elif not blob.any():
-                blob.normal_(0, 0.1, generator=generator)
-    return made
 
 
 def write_graph(net, inputs, blobs):
@@ -83,50 +62,3 @@ def test_a_random_net_computes_the_same_as_a_graph(planned, seed):
         pytest.skip(f"too small, or without an operator of ONNX: {error}")
     for name, values in zip(wanted, run_onnx(graph, inputs), strict=True):
         assert relative(values, want[name].numpy()) < 1e-4, (name, "\n".join(drawn.text))
-
-
-def test_openvino_computes_the_same_also_after_a_change_of_the_weights(net):
-    pytest.importorskip("openvino")
-    compiled = compiler.compile(net, engine="openvino")
-    for height in (64, 81):
-        inputs = draw_image(net, height, 70)
-        with torch.inference_mode():
-            want = net(inputs, ["pool3", "score"])
-        got = compiled(inputs, ["pool3", "score"])
-        assert all(relative(got[name].numpy(), want[name].numpy()) < 2e-5 for name in want)
-    with torch.no_grad():
-        net.params["conv1_1"][0].mul_(0.5)
-    with torch.inference_mode():
-        changed = net(inputs)["score"]
-    assert relative(compiled(inputs)["score"].numpy(), changed.numpy()) < 2e-5
-    assert relative(copy.deepcopy(compiled)(inputs)["score"].numpy(), changed.numpy()) < 2e-5
-
-
-@pytest.mark.parametrize(("seconds", "used"), [(1e9, True), (0.0, False)])
-def test_a_size_that_comes_often_is_computed_by_the_faster_engine(monkeypatch, net, seconds, used):
-    pytest.importorskip("openvino")
-    monkeypatch.setattr(compiler, "_ENGINE_CALLS", 2)
-    monkeypatch.setattr(compiler, "_ENGINE_GAIN", seconds)
-    compiled = compiler.compile(net, engine="auto")
-    inputs = draw_image(net, 64, 64)
-    found = [compiled(inputs)["score"].numpy() for _ in range(4)]
-    [cached] = compiled._plans.values()
-    assert (cached.graph is not None, compiled._uses_engine) == (used, used)
-    assert all(relative(values, found[0]) < 2e-5 for values in found)
-
-
-def test_results_that_must_be_steady_do_not_depend_on_the_engines_times(monkeypatch, net):
-    monkeypatch.setattr(compiler, "_ENGINE_CALLS", 0)
-    compiled = compiler.compile(net, steady=True, engine="auto")
-    inputs = draw_image(net, 64, 64)
-    first = compiled(inputs)["score"]
-    assert all(torch.equal(compiled(inputs)["score"], first) for _ in range(2))
-
-
-def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):
-    with pytest.raises(NetError, match="no such engine; got 'cudnn', want auto, torch, openvino"):
-        compiler.compile(net, engine="cudnn")
-    monkeypatch.setattr(compiler, "is_installed", lambda: False)
-    with pytest.raises(ReproductionError, match=r"openvino is not installed. Install it by .*\[fast\]"):
-        compiler.compile(net, engine="openvino")
-    assert not compiler.compile(net, engine="auto")._uses_engine

@@ -145,8 +145,8 @@ FORWARD: tuple[Contender, ...] = (
     Contender("our exact", "ours.compiled", {"precision": "exact"}, ours=True, loads=True, devices=_BOTH),
     Contender("our winograd", "ours.compiled", {"precision": "winograd"}, nets=_VGG_FCNS, ours=True, loads=True),
     Contender(
-        "our fast", "ours.compiled", {"precision": "exact", "engine": "openvino", "steady": True, "discard": False},
-        needs=("openvino",), ours=True, loads=True,
+        "our fast", "ours.measured", {"precision": "exact"}, needs=("openvino", "onnxruntime", "onnx"), ours=True,
+        loads=True,
     ),
     Contender(
         "our tf32", "ours.compiled", {"precision": "tf32"}, ours=True, loads=True, precision="tf32", devices=("cuda",)
@@ -154,6 +154,10 @@ FORWARD: tuple[Contender, ...] = (
     Contender(
         "our bf16", "ours.compiled", {"precision": "bf16"}, nets=_VGG_FCNS, ours=True, loads=True, precision="bf16",
         devices=_BOTH,
+    ),
+    Contender(
+        "our fast bf16", "ours.measured", {"precision": "bf16"}, needs=("openvino", "onnx"), nets=_VGG_FCNS, ours=True,
+        loads=True, precision="bf16",
     ),
     Contender(BASELINE, "pytorch_port.inference", nets=_VGG_FCNS, devices=_BOTH),
     Contender(

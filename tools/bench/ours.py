@@ -12,7 +12,7 @@ from reproduction.caffe import devices
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.net import net as nets
 from reproduction.caffe.training import solver
-from reproduction.fast import compiler
+from reproduction.fast import compiler, engines
 
 
 def uncompiled(task: Task) -> Step:
@@ -20,9 +20,17 @@ def uncompiled(task: Task) -> Step:
     return _step(task, _load(task))
 
 
-def compiled(task: Task, precision: str, **options: Any) -> Step:
-    """Return a step of the compiled net; the options are those of ``compiler.compile``, with ``discard`` set."""
-    return _step(task, compiler.compile(_load(task), precision, **{"discard": True, **options}))
+def compiled(task: Task, precision: str) -> Step:
+    """Return a step of the compiled net, whose large weights are freed."""
+    return _step(task, compiler.compile(_load(task), precision, discard=True))
+
+
+def measured(task: Task, precision: str) -> Step:
+    """Return a step of the compiled net by the engine that is the fastest, which is chosen here."""
+    step = _step(task, compiler.compile(_load(task), precision, engine="auto"))
+    for _ in range(engines.CALLS + 1):
+        step()
+    return step
 
 
 def _load(task: Task) -> nets.Net:

@@ -12,7 +12,7 @@ from bench.contenders import FORWARD
 COLUMNS = {
     "not compiled": ("our Net", ""),
     "**compiled**": ("our exact", "our bf16"),
-    "**with [fast]**": ("our fast", ""),
+    "**with [fast]**": ("our fast", "our fast bf16"),
     "OpenCV": ("OpenCV dnn", ""),
     "onnxruntime": ("onnxruntime", ""),
     "OpenVINO": ("OpenVINO", "OpenVINO bf16"),

@@ -1,0 +1,221 @@
+"""Run the graph of a plan in other inference runtimes, and choose the fastest for each size of the inputs.
+
+``ENGINES`` names what can compute a size: ``torch``, which is this project's kernels, and the runtimes of ``RUNTIMES``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError, missing_package
+from reproduction.caffe.layers.onnx_graph import OnnxGraph
+
+# To prepare a runtime takes as long as about ten calls, and its graph has a copy of the weights.
+CALLS, SIZES = 10, 4
+_GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
+_RUNS = 5  # runs of which the fastest counts, so that other programs affect the choice less
+
+_Array = npt.NDArray[np.float32]
+
+
+class RuntimeGraph(ABC):
+    """A graph that a runtime has prepared for the CPU, with torch's number of threads; it is called like a net.
+
+    Args:
+        graph: The graph, with inputs and outputs of float32 and of known shapes.
+        outputs: Names under which its outputs are returned, in order.
+        precision: One of ``PRECISIONS``; single precision is used for all but those of ``precisions``.
+
+    Attributes:
+        name: The name of the runtime, which is that of its package.
+        precisions: The reduced precisions that it computes in.
+
+    Raises:
+        NetError: If the runtime cannot compute the graph.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, graph: OnnxGraph, outputs: Sequence[str], precision: str):
+        self._inputs = [value.name for value in graph.inputs]
+        self._outputs = dict(zip(outputs, ([int(x) for x in value.shape] for value in graph.outputs), strict=True))
+        model = graph.model("net", {}).SerializeToString()
+        try:
+            self._prepare(model, precision)
+        except Exception as error:  # each runtime has its own classes of errors
+            raise NetError(f"{self.name} cannot compute this net: {next(iter(f'{error}'.splitlines()), '')}") from None
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether the runtime is installed, and onnx, whose format it reads."""
+        return all(importlib.util.find_spec(name) is not None for name in (cls.name, "onnx"))
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs, by name, for inputs of the shapes that the graph declares.
+
+        The runtime reads the memory of the inputs and writes to that of the outputs, without copies.
+        """
+        results = {name: torch.empty(shape) for name, shape in self._outputs.items()}
+        given = [inputs[name].contiguous() for name in self._inputs]
+        self._compute([value.numpy() for value in given], [value.numpy() for value in results.values()])
+        return results
+
+    @abstractmethod
+    def _prepare(self, model: bytes, precision: str) -> None:
+        """Prepare an ONNX model."""
+
+    @abstractmethod
+    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
+        """Compute the outputs into the given arrays."""
+
+
+class OnnxRuntimeGraph(RuntimeGraph):
+    """A graph in ONNX Runtime, which computes in single precision.
+
+    Source: ONNX Runtime's documentation, "Thread management" and "I/O Binding".
+    """
+
+    name = "onnxruntime"
+
+    def _prepare(self, model: bytes, precision: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._names = [value.name for value in self._session.get_outputs()]
+
+    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
+        binding = self._session.io_binding()
+        for bind, names, arrays in (
+            (binding.bind_input, self._inputs, inputs), (binding.bind_output, self._names, outputs)
+        ):  # fmt: skip
+            for name, array in zip(names, arrays, strict=True):
+                bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+
+
+class OpenVinoGraph(RuntimeGraph):
+    """A graph in OpenVINO, which computes in single precision or in bfloat16.
+
+    Source: OpenVINO's documentation, "Performance Hints and Thread Scheduling" and "Precision Control".
+    """
+
+    name = "openvino"
+    precisions = ("bf16",)
+
+    def _prepare(self, model: bytes, precision: str) -> None:
+        import openvino
+
+        core = openvino.Core()
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        }
+        self._request: Any = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
+
+    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
+        import openvino
+
+        for index, array in enumerate(outputs):
+            self._request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
+        self._request.infer(list(inputs), share_inputs=True)
+
+
+#: The runtimes, by name.
+RUNTIMES: dict[str, type[RuntimeGraph]] = {"onnxruntime": OnnxRuntimeGraph, "openvino": OpenVinoGraph}
+ENGINES = ("auto", "torch", *RUNTIMES)
+
+
+def check_engine(engine: str) -> None:
+    """Check that an engine exists and is installed.
+
+    Raises:
+        NetError: If there is no such engine.
+        ReproductionError: If it is not installed.
+    """
+    if engine not in ENGINES:
+        raise NetError("there is no such engine", got=repr(engine), want=", ".join(ENGINES))
+    if engine in RUNTIMES and not RUNTIMES[engine].is_installed():
+        raise missing_package(engine, "fast", ", or choose the engine torch")
+
+
+class EngineChoice:
+    """Chooses the engine of a net for each size of its inputs.
+
+    Args:
+        engine: One of ``ENGINES``: a runtime computes all sizes; ``auto`` measures.
+        precision: One of ``PRECISIONS``; ``auto`` measures only runtimes that compute in it.
+
+    Attributes:
+        runtimes: The runtimes that may compute further sizes; none after torch was the fastest for a size, or after one
+            failed.
+    """
+
+    def __init__(self, engine: str, precision: str):
+        self._is_fixed, self._sizes = engine in RUNTIMES, 0
+        measured = [each for each in RUNTIMES.values() if precision != "bf16" or precision in each.precisions]
+        found = [RUNTIMES[engine]] if self._is_fixed else measured if engine == "auto" else []
+        self.runtimes = [each for each in found if each.is_installed()]
+
+    def is_due(self, calls: int) -> bool:
+        """Return whether to choose for a size now that it comes for the ``calls``-th time."""
+        return bool(self.runtimes) and (self._is_fixed or (calls > CALLS and self._sizes < SIZES))
+
+    def describe(self) -> str:
+        """Return in words which engine computes a size for which none was chosen yet."""
+        if not self.is_due(CALLS + 1):
+            return "torch"
+        names = [runtime.name for runtime in self.runtimes]
+        return names[0] if self._is_fixed else f"torch, after {CALLS} calls the fastest of torch, {', '.join(names)}"
+
+    def choose(
+        self,
+        prepare: Callable[[type[RuntimeGraph]], RuntimeGraph],
+        inputs: Mapping[str, Tensor],
+        run_torch: Callable[[], object],
+    ) -> RuntimeGraph | None:
+        """Return the graph of the fastest runtime for a size, or None if torch computes it.
+
+        Only that runtime is measured for further sizes, since preparing takes long; none if torch is the fastest.
+
+        Args:
+            prepare: Returns the graph in a runtime; raises NetError if that is not possible.
+            inputs: Inputs of the size by name.
+            run_torch: Computes the same by torch.
+        """
+        fastest, least = None, math.inf if self._is_fixed else _GAIN * measure(run_torch)
+        for runtime in self.runtimes:
+            with suppress(NetError):
+                graph = prepare(runtime)
+                seconds = 0.0 if self._is_fixed else measure(partial(graph, inputs))
+                if seconds < least:
+                    fastest, least = graph, seconds
+        self.runtimes = [type(fastest)] if fastest else []
+        self._sizes += 1
+        return fastest
+
+
+def measure(run: Callable[[], object]) -> float:
+    """Return the time of a run in seconds: the least of several, after a first run, which allocates memory."""
+    run()
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)

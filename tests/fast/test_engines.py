@@ -1,0 +1,145 @@
+"""The runtimes of the extra fast, and which of them computes a size."""
+
+import copy
+
+import pytest
+import torch
+
+from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.fast import compiler, engines
+from tests.fast.conftest import draw_image
+from tests.helpers import thin_nets
+from tests.helpers.parity import relative
+
+EXACT = 2e-5
+INSTALLED = [name for name, runtime in engines.RUNTIMES.items() if runtime.is_installed()]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let engines take the seconds of a table, and be measured at the third call of a size."""
+    monkeypatch.setattr(engines, "CALLS", 2)
+    seconds, measured = {"torch": 1.0, "onnxruntime": 2.0, "openvino": 2.0}, []
+
+    def measure(run):
+        name = getattr(getattr(run, "func", None), "name", "torch")
+        run()
+        measured.append(name)
+        return seconds[name]
+
+    monkeypatch.setattr(engines, "measure", measure)
+    return seconds, measured
+
+
+@pytest.mark.parametrize("engine", engines.RUNTIMES)
+def test_a_runtime_computes_the_blobs_of_the_net_also_after_a_change_of_the_weights(net, engine):
+    pytest.importorskip(engine)
+    compiled = compiler.compile(net, engine=engine)
+    for height in (64, 81):
+        inputs = draw_image(net, height, 70, batch=2)
+        with torch.inference_mode():
+            want = net(inputs, ["pool3", "score"])
+        got = compiled(inputs, ["pool3", "score"])
+        again = compiled({"data": inputs["data"].flip(3)}, ["score"])["score"]
+        assert all(relative(got[name].numpy(), want[name].numpy()) < EXACT for name in want), "results are kept"
+        assert relative(again.numpy(), want["score"].numpy()) > EXACT
+    assert compiled.explain(81, 70).endswith(f"The engine is {engine}.")
+    with torch.no_grad():
+        net.params["conv1_1"][0].mul_(0.5)
+    with torch.inference_mode():
+        changed = net(inputs)["score"]
+    assert relative(compiled(inputs)["score"].numpy(), changed.numpy()) < EXACT
+    assert relative(copy.deepcopy(compiled)(inputs)["score"].numpy(), changed.numpy()) < EXACT
+
+
+def test_an_image_that_is_not_contiguous_is_copied(net):
+    inputs = {"data": draw_image(net, 48, 64)["data"].transpose(2, 3)}
+    with torch.inference_mode():
+        want = net(inputs)["score"].numpy()
+    for engine in INSTALLED:
+        assert relative(compiler.compile(net, engine=engine)(inputs)["score"].numpy(), want) < EXACT
+
+
+@pytest.mark.parametrize("fastest", engines.RUNTIMES)
+def test_auto_measures_a_size_that_comes_often_and_keeps_the_fastest_engine(clock, net, fastest):
+    pytest.importorskip(fastest)
+    seconds, measured = clock
+    seconds[fastest] = 0.9
+    compiled = compiler.compile(net, engine="auto")
+    assert compiled.explain(64, 64).endswith(f"The engine is {compiled._engines.describe()}.")
+    found = [compiled(draw_image(net, 64, 64))["score"].numpy() for _ in range(4)]
+    assert measured == ["torch", *INSTALLED]
+    assert compiled.explain(64, 64).endswith(f"The engine is {fastest}.")
+    assert all(relative(values, found[0]) < EXACT for values in found)
+    for _ in range(3):
+        compiled(draw_image(net, 65, 64))
+    assert measured[1 + len(INSTALLED) :] == ["torch", fastest], "the others are not prepared for another size"
+
+
+def test_no_runtime_is_measured_again_after_torch_was_the_fastest(clock, net):
+    seconds, measured = clock
+    seconds["openvino"] = 0.99  # too little to gain
+    compiled = compiler.compile(net, engine="auto")
+    for height in (64, 65):
+        for _ in range(4):
+            compiled(draw_image(net, height, 64))
+    assert measured == (["torch", *INSTALLED] if INSTALLED else [])
+    assert compiled.explain(64, 64).endswith("The engine is torch.")
+    assert compiled.explain(65, 64).endswith("The engine is torch.")
+
+
+def test_a_runtime_that_fails_is_left_out(clock, net, monkeypatch):
+    pytest.importorskip("onnxruntime")
+
+    def fail(*_):
+        raise RuntimeError("not implemented\nat a line of the runtime")
+
+    monkeypatch.setattr(engines.OnnxRuntimeGraph, "_prepare", fail)
+    graph = compiler.compile(net)._write_graph(["score"], draw_image(net, 64, 64))
+    with pytest.raises(NetError, match=r"onnxruntime cannot compute this net: not implemented\.$"):
+        engines.OnnxRuntimeGraph(graph, ["score"], "exact")
+    for engine in ("auto", "onnxruntime"):
+        compiled = compiler.compile(net, engine=engine)
+        found = [compiled(draw_image(net, 64, 64))["score"].numpy() for _ in range(4)]
+        assert relative(found[-1], found[0]) < EXACT
+        assert "onnxruntime" not in compiled.explain(64, 64).splitlines()[-1]
+
+
+def test_bf16_is_computed_by_runtimes_that_have_it():
+    assert engines.EngineChoice("auto", "bf16").runtimes == [engines.OpenVinoGraph] * ("openvino" in INSTALLED)
+
+
+def test_results_that_must_be_steady_do_not_depend_on_times(clock, net):
+    compiled = compiler.compile(net, steady=True, engine="auto")
+    inputs = draw_image(net, 64, 64)
+    found = [compiled(inputs)["score"] for _ in range(4)]
+    assert all(torch.equal(scores, found[0]) for scores in found)
+    assert not clock[1]
+
+
+def test_freed_weights_are_computed_by_torch(clock, monkeypatch, planned):
+    net = thin_nets.net("voc-fcn8s", 16)
+    monkeypatch.setattr("reproduction.fast.convolution.LARGE", 1)
+    compiled = compiler.compile(net, discard=True, engine="auto")
+    assert compiled._discarded
+    for _ in range(4):
+        compiled(draw_image(net, 64, 64))
+    assert not clock[1]
+
+
+def test_measuring_takes_the_least_time_after_a_first_run(monkeypatch):
+    times = iter([0, 5, 5, 7, 7, 8, 8, 12, 12, 15])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    runs = []
+    assert engines.measure(lambda: runs.append(1)) == 1
+    assert len(runs) == 6
+
+
+def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):
+    with pytest.raises(NetError, match="no such engine; got 'cudnn', want auto, torch, onnxruntime, openvino"):
+        compiler.compile(net, engine="cudnn")
+    for name, runtime in engines.RUNTIMES.items():
+        monkeypatch.setattr(runtime, "is_installed", lambda: False)
+        with pytest.raises(ReproductionError, match=rf"{name} is not installed. Install it by .*\[fast\]"):
+            compiler.compile(net, engine=name)
+    assert not compiler.compile(net, engine="auto")._engines.runtimes
