@@ -54,7 +54,7 @@ ROOMS = {
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
     "fcn.experiments": (
-        *CAFFE, "caffe.net", "caffe.training",
+        *CAFFE, "caffe.net",
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce",
     ),
     "report": (

@@ -33,6 +33,7 @@ from reproduction.fcn.nets import forward_time, systems
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.train import recipes
+from reproduction.fcn.train.jobs import Job
 from reproduction.report import tables
 from reproduction.report.record import LabelScores
 from reproduction.report.tables import Table
@@ -146,7 +147,9 @@ def score_fixed_net(args: argparse.Namespace, bars: Bars) -> LabelScores | None:
     )
     recipe = table.FIXED.change(recipes.find_recipe(f"{args.set}-{table.FIXED.net}"), args.data)
     recipe = runs.rename(recipe, table.FIXED).with_solver(max_iter=args.iterations)
+    job = Job(recipe, seed=None)
     if args.fixed:
-        runs.train(recipe, settings, init=[args.init] if args.init else [])
-    scores = runs.score(recipe, settings)
-    return LabelScores.from_scores("label", scores, settings.open_dataset().classes) if scores else None
+        runs.train(runs.make_job(recipe, settings, init=[args.init] if args.init else []), settings)
+    elif not job.weights_path(args.out).is_file():
+        return None
+    return LabelScores.from_scores("label", runs.score(job, settings), settings.open_dataset().classes)

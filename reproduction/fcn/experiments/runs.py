@@ -12,18 +12,15 @@ from pathlib import Path
 from statistics import fmean
 
 from reproduction.caffe.formats import hashes
-from reproduction.caffe.schema import Phase
-from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import Dataset, NetRecord
 from reproduction.fcn.reproduce import pipeline
-from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.scoring.score import METRICS, Scores
-from reproduction.fcn.segment import any_net
-from reproduction.fcn.train import feeds, initial_weights, recipes, training
+from reproduction.fcn.train import initial_weights, jobs, recipes
+from reproduction.fcn.train.jobs import Job
 from reproduction.fcn.train.recipes import Recipe
-from reproduction.fcn.train.sample_changes import ChangedDataset, CueMask
-from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
+from reproduction.fcn.train.sample_changes import CueMask
+from reproduction.fcn.train.training import TrainingCallbacks
 
 
 def _keep(recipe: Recipe, data: Path) -> Recipe:
@@ -148,76 +145,73 @@ def rename(recipe: Recipe, variant: Variant) -> Recipe:
     return replace(recipe, name=f"{recipe.name}-{variant.suffix}") if variant.suffix else recipe
 
 
-def train(recipe: Recipe, settings: Settings, seed: int | None = None, init: Sequence[Path] = ()) -> Path:
-    """Train a recipe without validations, or resume it; a finished training is not repeated.
+def make_job(
+    recipe: Recipe, settings: Settings, seed: int | None = None, needs: Sequence[Job] = (), init: Sequence[Path] = ()
+) -> Job:
+    """Return the job that trains a recipe.
 
     Args:
         recipe: the recipe.
-        settings: the folders and the device.
+        settings: the folders.
         seed: the seed; None for that of the solver, and ``settings.out`` itself as the folder.
+        needs: the jobs that are trained first; the recipe's other parents are searched.
         init: the initial weights; none to search those of the recipe's parents.
 
-    Returns:
-        The path of the trained weights.
+    Raises:
+        WeightsError: If weights are missing.
+    """
+    job = Job(recipe, seed, {need.recipe.name: need for need in needs})
+    folder = (settings.out / job.key).parent
+    stages = [*(need.recipe for need in needs), recipe]
+    return replace(job, files=initial_weights.find_weights(stages, init, folder, settings.weights)[-1])
+
+
+def find_job(variant: Variant, settings: Settings, seed: int) -> Job:
+    """Return the job that trains a variant, with those that it needs.
+
+    Raises:
+        ReproductionError: If the data set has no such net, or weights or data are missing.
+    """
+    needs = [find_job(need, settings, seed) for need in variant.needs]
+    return make_job(find_recipe(variant, settings), settings, seed, needs)
+
+
+def train(job: Job, settings: Settings) -> None:
+    """Train a job and those that it needs, or resume it; a finished training is not repeated.
 
     Raises:
         ReproductionError: If data or weights are missing or broken.
     """
-    out = find_folder(settings, seed)
-    (parents,) = initial_weights.find_weights([recipe], list(init), out, settings.weights)
-    progress, total = settings.progress(recipe.name, "it"), recipe.solver_param.max_iter
-    callbacks = TrainingCallbacks(step=lambda step: progress(step.iteration + 1, total))
-    options = TrainingOptions(out, settings.data, seed, limit=settings.limit, keep=1)
-    with join_processes(settings.device) as ranks:
-        path = training.train(replace(recipe, test_net_param=None), parents, options, callbacks, ranks or Ranks())
-    assert path is not None  # nothing asks it to stop
-    return path
+    for each in jobs.collect_jobs([job]).values():
+        jobs.train_job(each, settings.out, settings.data, _show_steps(each, settings), settings.device)
 
 
-def find_folder(settings: Settings, seed: int | None) -> Path:
-    """Return the folder that contains the trainings of a seed; ``settings.out`` for None."""
-    return settings.out if seed is None else settings.out / f"seed{seed}"
+def _show_steps(job: Job, settings: Settings) -> TrainingCallbacks:
+    progress, total = settings.progress(job.recipe.name, "it"), job.recipe.solver_param.max_iter
+    return TrainingCallbacks(step=lambda step: progress(step.iteration + 1, total))
 
 
-def score(recipe: Recipe, settings: Settings, seed: int | None = None, mask: CueMask | None = None) -> Scores | None:
-    """Return the scores of a recipe's trained net; None if it was not trained.
+def score(job: Job, settings: Settings, mask: CueMask | None = None) -> Scores:
+    """Return the scores of a trained job's net.
 
     Args:
-        recipe: the recipe, with the net to validate with.
+        job: the job, whose recipe has the net to validate with.
         settings: the folders, the device and the limit.
-        seed: the seed of the training, as that of ``train``.
         mask: a change of the images; None for none.
 
     Raises:
         ReproductionError: If the weights or the data are broken or missing.
     """
-    model = recipes.final_model_path(recipe.name, find_folder(settings, seed))
-    if not model.is_file():
-        return None
-    assert recipe.test_net_param is not None
-    feed = feeds.open_feed(recipe.test_net_param, settings.data, Phase.TEST)
-    net = any_net.load_net_with_weights(
-        recipe.name, recipe.test_net_param, model, inputs=feed.shapes, device=settings.device
-    )
-    dataset = settings.open_dataset()
-    progress = settings.progress(f"{recipe.name}, scored", "image")
-    sha256 = hashes.hash_file(model)
+    model = job.weights_path(settings.out)
+    sha256, limit = hashes.hash_file(model), settings.limit
     # A state file holds one evaluation, so that its name states the weights, the mask and the limit.
-    about = [
-        "scores",
-        sha256[:12],
-        *([mask.name] if mask else []),
-        *([f"first{settings.limit}"] if settings.limit else []),
-    ]
-    (scores,) = evaluate(
-        net,
-        ChangedDataset(dataset, mask) if mask else dataset,
-        device=settings.device,
-        limit=settings.limit,
-        state=model.with_name(f"{'-'.join(about)}.jsonl"),
-        weights_sha256=sha256,
-        progress=lambda done, total, seconds: progress(done, total),
-    ).scores.values()
+    about = ["scores", sha256[:12], *([mask.name] if mask else []), *([f"first{limit}"] if limit else [])]
+    progress = settings.progress(f"{job.recipe.name}, scored", "image")
+    evaluation = jobs.score_job(
+        job, settings.out, settings.data, mask, settings.device, limit=limit, weights_sha256=sha256,
+        state=model.with_name(f"{'-'.join(about)}.jsonl"), progress=lambda done, total, seconds: progress(done, total),
+    )  # fmt: skip
+    (scores,) = evaluation.scores.values()
     return scores
 
 
@@ -235,7 +229,9 @@ def run_trials(trials: Mapping[str, Trial], settings: Settings) -> list[Measured
     found: dict[str, dict[str, list[float]]] = {label: {} for label in trials}
     for seed in settings.seeds:
         for label, trial in trials.items():
-            scores = _train_and_score(trial, settings, seed)
+            job = find_job(trial.variant, settings, seed)
+            train(job, settings)
+            scores = score(job, settings, trial.mask)
             figures = {metric: float(getattr(scores, metric)) for metric in METRICS}
             if objects := [iu for iu in scores.class_iu[1:] if iu == iu]:  # classes that do not occur are NaN
                 figures["object_iu"] = fmean(objects)
@@ -243,13 +239,3 @@ def run_trials(trials: Mapping[str, Trial], settings: Settings) -> list[Measured
                 found[label].setdefault(column, []).append(value)
             settings.note(f"{label}, seed {seed}: mean IU {100 * scores.mean_iu:.2f}")
     return [Measured(label, figures) for label, figures in found.items()]
-
-
-def _train_and_score(trial: Trial, settings: Settings, seed: int) -> Scores:
-    for variant in trial.variant.needs:
-        train(find_recipe(variant, settings), settings, seed)
-    recipe = find_recipe(trial.variant, settings)
-    train(recipe, settings, seed)
-    scores = score(recipe, settings, seed, trial.mask)
-    assert scores is not None
-    return scores

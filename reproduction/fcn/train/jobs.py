@@ -1,8 +1,8 @@
 """Train many nets, some of which start from the weights of others, in several processes, and score them.
 
-A ``Job`` is one training with its seed. ``run_jobs`` trains jobs in the order that their parents require, and scores
-those that ask for it. What was trained or scored before is not repeated, so a run that was stopped is resumed by
-repeating the call.
+A ``Job`` is one training with its seed. ``train_job`` trains it, ``score_job`` scores its net, ``run_jobs`` does both
+for many, in the order that their parents require. What was trained or scored before is not repeated, so a run that was
+stopped is resumed by repeating the call.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.schema import Phase
+from reproduction.caffe.training.parallel import join_processes
 from reproduction.caffe.training.signals import Action
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.scoring.results import Evaluation
 from reproduction.fcn.segment import any_net
 from reproduction.fcn.train import feeds, recipes, training
 from reproduction.fcn.train.recipes import Recipe
+from reproduction.fcn.train.sample_changes import ChangedDataset, CueMask
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 
 STATE = "scored.jsonl"  # the results of a job's images, see ``evaluate``
@@ -41,14 +44,15 @@ class Job:
 
     Attributes:
         recipe: the training. Its name, which is also that of its folder, need not be that of a net.
-        seed: the seed of the fillers, of dropout and of the order of the images.
+        seed: the seed of the fillers, of dropout and of the order of the images; None selects that of the solver and
+            the published order.
         parents: the jobs whose weights it starts from, by the net names in ``recipe.parents``.
         files: the weights files of the parents that no job trains, by the same names.
         scored: whether its net is scored on the validation data of ``recipe.test_net_param``.
     """
 
     recipe: Recipe
-    seed: int
+    seed: int | None
     parents: Mapping[str, Job] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     scored: bool = False
@@ -56,11 +60,11 @@ class Job:
     @property
     def key(self) -> str:
         """The folder of the training below that of all jobs: ``seed1/NAME``. Jobs of one key are the same job."""
-        return f"seed{self.seed}/{self.recipe.name}"
+        return self.recipe.name if self.seed is None else f"seed{self.seed}/{self.recipe.name}"
 
     def weights_path(self, out: Path) -> Path:
         """Return the path of the weights that the training writes at its end, below the folder of all jobs."""
-        return recipes.final_model_path(self.recipe.name, out / f"seed{self.seed}")
+        return recipes.final_model_path(self.recipe.name, (out / self.key).parent)
 
 
 #: A function that returns the jobs. Processes call it, rather than being sent the jobs, which hold functions.
@@ -136,23 +140,63 @@ def run_job(job: Job, out: Path, data: Path, action: Callable[[], Action] = lamb
     Raises:
         ReproductionError: If it fails, or ``action`` stopped it.
     """
-    recipe = replace(job.recipe, test_net_param=None)
-    weights = {**job.files, **{name: parent.weights_path(out) for name, parent in job.parents.items()}}
-    folder = job.weights_path(out).parent
-    # A snapshot is needed to resume, and the last one to know that the training is complete.
-    options = TrainingOptions(folder.parent, data, seed=job.seed, keep=1)
-    path = training.train(recipe, weights, options, TrainingCallbacks(action=action))
-    if path is None:
-        raise ReproductionError("the training was stopped", place=job.key, remedy="Repeat the command, which resumes.")
+    path = train_job(job, out, data, TrainingCallbacks(action=action))
     if not job.scored:
         return TrainedJob(job.key, None)
+    predictions, state = path.parent / PREDICTIONS, path.parent / STATE
+    return TrainedJob(job.key, score_job(job, out, data, out_dir=predictions, state=state))
+
+
+def train_job(job: Job, out: Path, data: Path, callbacks: TrainingCallbacks | None = None, device: str = "cpu") -> Path:
+    """Train a job without validations, or resume it; a finished training is not repeated.
+
+    Args:
+        job: the job, whose parents are trained.
+        out: the folder of all jobs' trainings.
+        data: the data root.
+        callbacks: functions that report progress and request a stop; None for none.
+        device: the device.
+
+    Returns:
+        The path of the trained weights.
+
+    Raises:
+        ReproductionError: If it fails, or ``callbacks.action`` stopped it, which leaves a snapshot.
+    """
+    recipe = replace(job.recipe, test_net_param=None)
+    weights = {**job.files, **{name: parent.weights_path(out) for name, parent in job.parents.items()}}
+    # A snapshot is needed to resume, and the last one to know that the training is complete.
+    options = TrainingOptions((out / job.key).parent, data, seed=job.seed, keep=1)
+    with join_processes(device) as ranks:
+        path = training.train(recipe, weights, options, callbacks, ranks)
+    if path is None:
+        raise ReproductionError("the training was stopped", place=job.key, remedy="Repeat the command, which resumes.")
+    return path
+
+
+def score_job(
+    job: Job, out: Path, data: Path, mask: CueMask | None = None, device: str = "cpu", **options: Any
+) -> Evaluation:
+    """Score the net of a trained job on the data of its validation net.
+
+    Args:
+        job: the job.
+        out: the folder of all jobs' trainings.
+        data: the data root.
+        mask: a change of the images; None for none.
+        device: the device.
+        **options: further arguments of ``evaluate``.
+
+    Raises:
+        ReproductionError: If the weights or the data are broken or missing.
+    """
     test = job.recipe.test_net_param
     assert test is not None
     feed = feeds.open_feed(test, data, Phase.TEST)
     assert isinstance(feed, feeds.DatasetFeed)
-    net = any_net.load_net_with_weights(job.key, test, path, inputs=feed.shapes)
-    predictions, state = folder / PREDICTIONS, folder / STATE
-    return TrainedJob(job.key, evaluate(net, feed.dataset, out_dir=predictions, state=state, force=True))
+    net = any_net.load_net_with_weights(job.key, test, job.weights_path(out), inputs=feed.shapes, device=device)
+    dataset = ChangedDataset(feed.dataset, mask) if mask else feed.dataset
+    return evaluate(net, dataset, device=device, force=True, **options)
 
 
 @contextlib.contextmanager

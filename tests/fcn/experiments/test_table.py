@@ -8,6 +8,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.experiments import runs, table
 from reproduction.fcn.experiments.runs import Measured, Settings
 from reproduction.fcn.experiments.table import EXPERIMENTS
+from reproduction.fcn.train import jobs
 from reproduction.report import experiments
 
 TRAINED = [experiment for experiment in EXPERIMENTS.values() if experiment.trials]
@@ -43,6 +44,22 @@ def test_mini_voc_has_fewer_updates_and_steps_in_proportion(tmp_path):
     assert list(recipe.solver_param.stepvalue) == [table.FIXED.iterations * 3 // 4, table.FIXED.iterations * 11 // 12]
     assert runs.find_recipe(table.FIXED, replace(settings, iterations=12)).solver_param.max_iter == 12
     assert runs.find_recipe(table.FIXED, replace(settings, set_name="voc")).solver_param.max_iter == 100_000
+
+
+def test_a_variant_starts_from_the_one_that_it_needs_in_the_folder_of_its_seed(tmp_path):
+    settings = Settings("mini", tmp_path, tmp_path / "out")
+    job = runs.find_job(EXPERIMENTS["skips"].trials["FCN-2s"].variant, settings, seed=3)
+    assert list(jobs.collect_jobs([job])) == ["seed3/mini-fcn4s", "seed3/mini-fcn2s"]
+    assert job.files["mini-fcn4s"] == job.parents["mini-fcn4s"].weights_path(settings.out)
+    assert job.parents["mini-fcn4s"].files["mini-fcn8s"].name == "mini-fcn8s.caffemodel", "the one in weights/"
+
+
+def test_a_training_without_a_seed_has_no_folder_of_the_seed(tmp_path):
+    settings = Settings("mini", tmp_path, tmp_path / "out")
+    init = tmp_path / "mine.caffemodel"
+    job = runs.make_job(runs.find_recipe(table.FIXED, settings), settings, init=[init])
+    assert job.weights_path(settings.out) == tmp_path / "out/mini-fcn32s-fixed/mini-fcn32s-fixed.caffemodel"
+    assert list(job.files.values()) == [init]
 
 
 def test_a_wrong_name_gets_a_hint():
