@@ -6,7 +6,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import compiled_forms as forms
 from reproduction.caffe.net.net import Net
 from reproduction.fast.convolution import ConvolutionOp
-from reproduction.fast.kernels import ChannelNormalization, factor_kernel
+from reproduction.fast.kernels import ChannelNormalization, Concatenation, factor_kernel
 from reproduction.fast.ops import AffineOp, CropOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
 
 
@@ -66,6 +66,8 @@ def _compile(op: Op, precision: str, *, is_image: bool) -> Op:
             return CropOp(*fields, "a view", form=op.form, offsets=offsets)
         case forms.LRNForm():
             return WindowOp(*fields, "one product", form=op.form, kernel=ChannelNormalization(op.form))
+        case forms.PointwiseForm(is_concatenation=True) if is_image:
+            return WindowOp(*fields, "a view", form=op.form, kernel=Concatenation())
         case forms.PointwiseForm(is_affine=True) if is_image:
             return AffineOp(*fields, form=op.form)
         case forms.PointwiseForm() if len(op.tops) == 1:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from reproduction.fast.blob_regions import BlobRegions
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.kernels import LayerForward
-from reproduction.fast.plan import Border, ExecutionPlan, ExecutionStep
+from reproduction.fast.plan import Border, BufferPlace, ExecutionPlan, ExecutionStep
 from reproduction.fast.regions import Region
 
 
@@ -29,14 +28,14 @@ def execute(
         The blobs by the names in ``plan.wanted``, which are versioned: such as ``conv1#2`` for the values of ``conv1``
         after a layer has overwritten them in place.
     """
-    execution = _Execution(plan, buffers, dtype)
+    execution = _Execution(buffers, dtype)
     for name, value in inputs.items():
-        execution.store_input(name, value)
+        execution.store_input(plan, name, value)
     for step in plan.steps:
         execution.run_step(step)
-    results = {name: execution.copy_result(name).to(dtype) for name in plan.wanted}
-    for name in list(execution.values):
-        execution.drop(name)
+    results = {name: execution.copy_result(plan, name).to(dtype) for name in plan.wanted}
+    for buffer in execution.in_use.values():
+        buffers.release(buffer)
     return results
 
 
@@ -45,88 +44,68 @@ class _Execution:
 
     Attributes:
         values: The stored region of each blob, by name.
-        in_use: The buffers in use; several values may be views of one buffer.
+        in_use: The buffers in use, by name; several values may be views of one buffer.
     """
 
-    def __init__(self, plan: ExecutionPlan, buffers: BufferPool, dtype: torch.dtype):
-        self.plan, self.buffers, self.dtype = plan, buffers, dtype
+    def __init__(self, buffers: BufferPool, dtype: torch.dtype):
+        self.buffers, self.dtype = buffers, dtype
         self.values: dict[str, Tensor] = {}
-        self.in_use: list[Tensor] = []
+        self.in_use: dict[str, Tensor] = {}
 
-    def store_input(self, name: str, value: Tensor) -> None:
+    def store_input(self, plan: ExecutionPlan, name: str, value: Tensor) -> None:
         """Store the needed region of an input, with its border."""
-        blob = self.plan.regions.get(name)
+        blob = plan.regions.get(name)
         if blob is not None:
             rows, columns = blob.computed
             value = value[..., rows.start : rows.stop, columns.start : columns.stop]
-        self._store(name, value, blob, self.plan.input_borders[name])
+        self.values[name] = self._store(value, plan.input_places[name])
 
     def run_step(self, step: ExecutionStep) -> None:
         """Compute the tops of a step, and free the blobs that no later step reads."""
-        bottoms = [
-            self.values[name] if read is None else self.values[name][..., read[0], read[1]] for name, read in step.reads
-        ]
+        values = self.values
+        bottoms = [values[name] if read is None else values[name][..., read[0], read[1]] for name, read in step.reads]
         if isinstance(step.kernel, LayerForward):
             bottoms = [bottom.to(self.dtype) for bottom in bottoms]
-        first = step.regions[0] if step.regions else None
-        buffer = out = None
-        if first is not None and (step.kernel.needs_out or first.stored != first.computed):
-            channels = self.plan.facts.shapes[step.op.tops[0]][1]
-            buffer = self._allocate(len(bottoms[0]), channels, first)
-            out = _view_computed(buffer, first)
-        tops = step.kernel(bottoms, out, self.buffers)
-        for name, top, blob, border in zip(step.op.tops, tops, step.regions, step.borders, strict=True):
-            if top is out and buffer is not None:
-                _fill_border(buffer, border)
-                self.values[name] = buffer
-            else:
-                self._store(name, top, blob, border)
+        place = step.places[0] if step.places else None
+        if place is None:
+            tops = step.kernel(bottoms, None, self.buffers)
+        else:
+            stored = self._view(place)
+            out = stored if place.computed is None else stored[place.computed]
+            _, *others = step.kernel(bottoms, out, self.buffers)
+            _fill_border(stored, place.border)
+            tops = (stored, *others)
+        for position, name in enumerate(step.op.tops):
+            values[name] = self._store(tops[position], step.places[position]) if position else tops[0]
         for name in step.last_uses:
-            self.drop(name)
+            values.pop(name, None)
+        for name in step.released:
+            self.buffers.release(self.in_use.pop(name))
 
-    def drop(self, name: str) -> None:
-        """Drop a value, and release its buffer if no other value uses it."""
-        value = self.values.pop(name, None)
-        buffer = None if value is None else self._find_buffer(value)
-        if buffer is not None and all(self._find_buffer(other) is not buffer for other in self.values.values()):
-            self.in_use = [other for other in self.in_use if other is not buffer]
-            self.buffers.release(buffer)
-
-    def copy_result(self, name: str) -> Tensor:
+    def copy_result(self, plan: ExecutionPlan, name: str) -> Tensor:
         """Return a complete requested blob, contiguous and outside of the reused buffers."""
-        value, blob = self.values[name], self.plan.regions.get(name)
+        value, blob = self.values[name], plan.regions.get(name)
         if blob is not None:
-            rows, columns = Region.from_shape(self.plan.facts.shapes[name]).slices_in(blob.stored)
+            rows, columns = Region.from_shape(plan.facts.shapes[name]).slices_in(blob.stored)
             value = value[..., rows, columns]
-        is_reused = self._find_buffer(value) is not None
+        is_reused = name in plan.buffered
         return value.clone(memory_format=torch.contiguous_format) if is_reused else value.contiguous()
 
-    def _store(self, name: str, computed: Tensor, blob: BlobRegions | None, border: Border) -> None:
-        """Store the computed region of a blob, copied into a buffer with its border if it has one."""
-        if blob is not None and blob.stored != blob.computed:
-            buffer = self._allocate(computed.shape[0], computed.shape[1], blob)
-            _view_computed(buffer, blob).copy_(computed)
-            _fill_border(buffer, border)
-            computed = buffer
-        self.values[name] = computed
+    def _store(self, computed: Tensor, place: BufferPlace | None) -> Tensor:
+        """Return a computed region, copied to its place in a buffer with its border if it has one."""
+        if place is None:
+            return computed
+        stored = self._view(place)
+        (stored if place.computed is None else stored[place.computed]).copy_(computed)
+        _fill_border(stored, place.border)
+        return stored
 
-    def _allocate(self, batch: int, channels: int, blob: BlobRegions) -> Tensor:
-        """Allocate the buffer ``(N, C, H, W)`` for the stored region of a blob."""
-        rows, columns = blob.stored
-        buffer = self.buffers.allocate_image(batch, channels, rows.size, columns.size)
-        self.in_use.append(buffer)
-        return buffer
-
-    def _find_buffer(self, value: Tensor) -> Tensor | None:
-        """Return the buffer that a value is a view of, or None if the value is not in a buffer."""
-        start = value.data_ptr()
-        return next((b for b in self.in_use if b.data_ptr() <= start < b.data_ptr() + b.nbytes), None)
-
-
-def _view_computed(buffer: Tensor, blob: BlobRegions) -> Tensor:
-    """Return the view of a buffer that the computed region of a blob is written to."""
-    rows, columns = blob.computed.slices_in(blob.stored)
-    return buffer[..., rows, columns]
+    def _view(self, place: BufferPlace) -> Tensor:
+        """Return the view of a buffer in which a blob is stored; the buffer is allocated for its first blob."""
+        buffer = self.in_use.get(place.buffer)
+        if buffer is None:
+            buffer = self.in_use[place.buffer] = self.buffers.allocate_image(*place.shape)
+        return buffer if place.stored is None else buffer[place.stored]
 
 
 def _fill_border(buffer: Tensor, border: Border) -> None:

@@ -90,6 +90,21 @@ class PassThrough(Kernel):
         return (_write(bottoms[0], out),)
 
 
+class Concatenation(Kernel):
+    """Concatenate the channels of the bottoms, of which some may be stored in the top already."""
+
+    needs_out = True
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Return the bottoms one after the other, in ``out`` unless that is None."""
+        if out is None:
+            return (torch.cat([*bottoms], 1),)
+        for bottom, part in zip(bottoms, out.split_with_sizes([bottom.shape[1] for bottom in bottoms], 1), strict=True):
+            if bottom.data_ptr() != part.data_ptr():
+                part.copy_(bottom)
+        return (out,)
+
+
 class Affine(Kernel):
     """``factor * x + offset`` for each channel, with an optional ReLU.
 

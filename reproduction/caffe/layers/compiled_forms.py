@@ -28,11 +28,13 @@ class PointwiseForm:
         is_affine: Whether the top is ``factor * x + offset``, with one factor and one offset for each channel that
             depend on nothing but the layer's blobs and parameters.
         is_sum: Whether the top is the sum of the bottoms.
+        is_concatenation: Whether the top has the channels of all bottoms, in order.
     """
 
     is_relu: bool = False
     is_affine: bool = False
     is_sum: bool = False
+    is_concatenation: bool = False
 
 
 @dataclass(frozen=True)

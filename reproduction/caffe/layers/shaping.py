@@ -75,7 +75,7 @@ class Concat(Layer):
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         """Return a ``PointwiseForm`` if channels are concatenated, otherwise None."""
         param = self.layer_param.concat_param
-        return PointwiseForm() if param.axis == 1 and not param.has("concat_dim") else None
+        return PointwiseForm(is_concatenation=True) if param.axis == 1 and not param.has("concat_dim") else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Concat."""
