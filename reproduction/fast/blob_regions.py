@@ -7,7 +7,7 @@ padding, and values that were computed once from an image of zeros where no pixe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reproduction.fast.blob_facts import BlobFacts
@@ -16,6 +16,9 @@ from reproduction.fast.regions import EMPTY, PixelRange, Region
 
 # A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
 WORTHWHILE_FRACTION = 0.8
+
+# Time to concatenate one number with a border in a graph, and to change its layout in memory for that, in products.
+GRAPH_BORDER_COST = 250
 
 # Largest fraction of a top for which computing only a part is faster, in spite of the copies that it needs.
 _LARGEST_FRACTION = 0.9
@@ -67,7 +70,7 @@ def find_needed_ops(ops: Sequence[Op], blobs: Iterable[str]) -> list[Op]:
 
 
 def assign_regions(
-    ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str], *, use_zero_image: bool
+    ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str], bordered: Collection[str] = ()
 ) -> dict[str, BlobRegions]:
     """Choose which region of each blob is needed, computed and stored, from the last op to the first.
 
@@ -75,7 +78,8 @@ def assign_regions(
         ops: The needed ops, in order.
         facts: Facts about their blobs.
         wanted: Names of the requested blobs, which are stored completely.
-        use_zero_image: Whether pixels that no pixel of the image reaches may be copied from an image of zeros.
+        bordered: Names of the blobs whose pixels that no pixel of the image reaches may be copied from an image of
+            zeros; see ``find_bordered_blobs``.
 
     Returns:
         The regions of each blob with four axes and known sizes, by name.
@@ -89,7 +93,6 @@ def assign_regions(
     regions = {name: BlobRegions() for name in complete}
     for name in wanted & regions.keys():
         regions[name].add_reader(complete[name])
-    bordered = _find_bordered_blobs(ops, wanted) if use_zero_image else set()
     for op in reversed(ops):
         computed = EMPTY
         for top in op.tops:
@@ -115,13 +118,39 @@ def assign_regions(
     return regions
 
 
-def _find_bordered_blobs(ops: Sequence[Op], wanted: set[str]) -> set[str]:
+def find_bordered_blobs(ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str]) -> set[str]:
     """Return the blobs whose borders may come from an image of zeros: those around which a border is cheap.
 
     A border around the smaller top of a pooling is cheaper than one around its bottom.
     """
     pooled = {bottom for op in ops if op.shrinks for bottom in op.bottoms}
-    return wanted | {top for op in ops for top in op.tops if op.shrinks or (op.writes_to_buffer and top not in pooled)}
+    return {*wanted} | {
+        top for op in ops for top in op.tops if op.shrinks or (op.writes_to_buffer and top not in pooled)
+    }
+
+
+def choose_graph_borders(ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str]) -> set[str]:
+    """Return the blobs whose borders come from an image of zeros in a graph for another runtime.
+
+    They are those of ``find_bordered_blobs`` that save more time than it takes to concatenate them with their borders.
+
+    Args:
+        ops: The needed ops, in order.
+        facts: Facts about their blobs.
+        wanted: Names of the requested blobs.
+    """
+
+    def cost(bordered: Collection[str]) -> int:
+        regions = assign_regions(ops, facts, wanted, bordered)
+        copied = (facts.shapes[name][1] * regions[name].needed.pixels for name in find_zero_image_blobs(facts, regions))
+        return count_products(ops, regions) + GRAPH_BORDER_COST * sum(copied)
+
+    kept = find_bordered_blobs(ops, facts, wanted)
+    least = cost(kept)
+    for name in [top for op in ops for top in op.tops if top in kept]:
+        if (less := cost(kept - {name})) <= least:
+            kept, least = kept - {name}, less
+    return kept
 
 
 def _touch(region: Region, blob: Region) -> Region:

@@ -297,7 +297,7 @@ class CompiledNet:
         wanted = self._find_versions(blobs)
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
-            found = add_plan(self._planner.choose(shapes, wanted, patient=True), graph, values, wanted)
+            found = add_plan(self._planner.choose(shapes, wanted, as_graph=True), graph, values, wanted)
         return {name: found[self._last_versions[name]] for name in blobs}
 
     def _convert_changed_net(self) -> None:
@@ -365,7 +365,7 @@ class CompiledNet:
         """
         graph, shapes = OnnxGraph(), {name: tuple(value.shape) for name, value in fed.items()}
         values = {name: graph.input(name, np.float32, shape) for name, shape in shapes.items()}
-        choice = self._planner.choose(shapes, wanted, patient=True)
+        choice = self._planner.choose(shapes, wanted, as_graph=True)
         if choice.facts.varying.intersection(wanted):
             raise NetError("the sizes of the requested blobs depend on values")
         for name, value in add_plan(choice, graph, values, wanted).items():

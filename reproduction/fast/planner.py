@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,9 @@ from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.blob_regions import (
     BlobRegions,
     assign_regions,
+    choose_graph_borders,
     count_products,
+    find_bordered_blobs,
     find_needed_ops,
     find_zero_image_blobs,
     is_worthwhile,
@@ -96,9 +98,11 @@ class Planner:
         facts = BlobFacts.compute(
             ops, {name: choice.facts.shapes[name] for name in self.inputs if name in choice.facts.shapes}
         )
-        return build_plan(ops, facts, wanted, assign_regions(ops, facts, wanted, use_zero_image=False), {})
+        return build_plan(ops, facts, wanted, assign_regions(ops, facts, wanted), {})
 
-    def choose(self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False) -> Choice:
+    def choose(
+        self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False, as_graph: bool = False
+    ) -> Choice:
         """Choose which ops run and which region of each blob they compute, and whether that is worthwhile.
 
         The values of an image of zeros that the plan copies are computed here, unless that does not pay off.
@@ -107,24 +111,29 @@ class Planner:
             shapes: Shapes of the inputs by name.
             wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a change in place.
             patient: Whether later calls will use the plan, too, so that it may cost more to prepare.
+            as_graph: Whether it is for a graph that another runtime computes, in which other borders pay off; it may
+                cost more to prepare, too.
 
         Raises:
             NetError: If the inputs do not fit the net.
         """
         needed = find_needed_ops(fold(self.ops, wanted), wanted)
         facts = BlobFacts.compute(needed, shapes)
-        choice = self._make_choice(needed, facts, wanted, use_zero_image=True)
-        blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile else []
+        find_borders = choose_graph_borders if as_graph else find_bordered_blobs
+        choice = self._make_choice(needed, facts, wanted, find_borders(needed, facts, wanted))
+        blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile or as_graph else []
         if not blobs:
             return choice
-        zero_values = self._compute_zero_values(choice.ops, blobs, facts, patient=patient)
+        zero_values = self._compute_zero_values(choice.ops, blobs, facts, patient=patient or as_graph)
         if zero_values is None:
-            choice = self._make_choice(needed, facts, wanted, use_zero_image=False)
+            choice = self._make_choice(needed, facts, wanted)
         choice.zero_values = zero_values
         return choice
 
-    def _make_choice(self, needed: list[Op], facts: BlobFacts, wanted: list[str], *, use_zero_image: bool) -> Choice:
-        regions = assign_regions(needed, facts, wanted, use_zero_image=use_zero_image)
+    def _make_choice(
+        self, needed: list[Op], facts: BlobFacts, wanted: list[str], bordered: Collection[str] = ()
+    ) -> Choice:
+        regions = assign_regions(needed, facts, wanted, bordered)
         return Choice(needed, facts, regions, {}, self.always or is_worthwhile(needed, facts, regions))
 
     def _compute_zero_values(
@@ -143,9 +152,9 @@ class Planner:
         if key in self.zero_images and not self.steady:
             self.zero_images.move_to_end(key)
             return self.zero_images[key]
-        regions = assign_regions(ops, small, blobs, use_zero_image=False)
+        regions = assign_regions(ops, small, blobs)
         cost = count_products(ops, regions)
-        saved = count_products(ops, assign_regions(ops, facts, blobs, use_zero_image=False))
+        saved = count_products(ops, assign_regions(ops, facts, blobs))
         if cost > (_PATIENCE if patient else 0.5) * saved:
             return None
         if key in self.zero_images:

@@ -9,7 +9,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers.onnx_graph import OnnxGraph
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler
+from reproduction.fast import blob_regions, compiler
 from tests.fast.conftest import draw_image
 from tests.fast.test_random_nets import RandomNet
 from tests.helpers.parity import relative
@@ -40,11 +40,17 @@ def test_the_graph_of_a_plan_computes_the_blobs_of_the_net(net, size):
         assert relative(values, want[name].numpy()) < 2e-5, name
 
 
-def test_only_what_depends_on_the_image_is_computed(net):
-    graph = write_graph(net, draw_image(net, 64, 64), ["score"])
-    assert sum(node.operator == "Concat" for node in graph.nodes) >= 2  # constants around computed pixels
+@pytest.mark.parametrize(("cost", "saves"), [(0, True), (1 << 40, False)])
+def test_constants_are_concatenated_where_that_saves_time(net, monkeypatch, cost, saves):
+    monkeypatch.setattr(blob_regions, "GRAPH_BORDER_COST", cost)
+    inputs = draw_image(net, 64, 64)
+    graph = write_graph(net, inputs, ["score"])
+    assert (sum(node.operator == "Concat" for node in graph.nodes) >= 2) == saves
     first = next(node for node in graph.nodes if node.operator == "Conv")
-    assert max(first.attributes["pads"]) <= 10  # of the 100 pixels of padding
+    assert (max(first.attributes["pads"]) <= 10) == saves  # of the 100 pixels of padding
+    with torch.inference_mode():
+        want = net(inputs)["score"].numpy()
+    assert relative(run_onnx(graph, inputs)[0], want) < 2e-5
 
 
 @pytest.mark.parametrize("seed", range(12))

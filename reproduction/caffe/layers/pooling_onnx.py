@@ -95,6 +95,8 @@ def add_max_pool_with_positions(
     """
     height, width = onnx.fix_sizes()
     padded = _pad_to_windows(onnx, value, windows, rounding, _LEAST)
+    if all(window.kernel == window.stride and not window.pad for window in windows):
+        return _add_adjacent_maxima(onnx, padded, windows, pool_sizes((height, width), windows, rounding))
     wide, high = (
         (count - 1) * window.stride + window.kernel
         for count, window in zip(pool_sizes((height, width), windows, rounding)[::-1], windows[::-1], strict=True)
@@ -112,6 +114,28 @@ def add_max_pool_with_positions(
     place = onnx.node("Add", start, column, step="place")
     kept = onnx.node("Where", inside, place, onnx.constant(-1, "outside"), step="kept")
     return [top, onnx.cast(kept, np.float32, "position")]
+
+
+def _add_adjacent_maxima(onnx: OnnxLayer, padded: str, windows: Sequence[Window], counts: Sequence[int]) -> list[str]:
+    """Add the operators of ``add_max_pool_with_positions`` for adjacent windows, which begin at the first pixel.
+
+    The position is that of the first value of the window that equals the maximum. Some runtimes compute the positions
+    of MaxPool many times more slowly than these comparisons.
+    """
+    width, (high, wide) = onnx.fix_sizes()[1], (window.kernel for window in windows)
+    top = onnx.node("MaxPool", padded, step="maxima", **_without_padding(windows))
+    steps, axes = onnx.constant(np.array([high, wide]), "steps"), onnx.constant(np.array([2, 3]), "axes")
+    end = onnx.constant(np.array([count * side for count, side in zip(counts, (high, wide), strict=True)]), "end")
+    within = onnx.number((high - 1) * width + wide - 1, "last")
+    for row, column in list(np.ndindex(high, wide))[-2::-1]:
+        start = onnx.constant(np.array([row, column]), f"from_{row}_{column}")
+        part = onnx.node("Slice", padded, start, end, axes, steps, step=f"part_{row}_{column}")
+        equal = onnx.node("Equal", part, top, step=f"equal_{row}_{column}")
+        place = onnx.number(row * width + column, f"place_{row}_{column}")
+        within = onnx.node("Where", equal, place, within, step=f"first_{row}_{column}")
+    rows, columns = (np.arange(count, dtype=np.float32) for count in counts)
+    windows_start = onnx.constant(rows[:, None] * (high * width) + columns * wide, "window_starts")
+    return [top, onnx.node("Add", within, windows_start, step="position")]
 
 
 def _add_inside(onnx: OnnxLayer, index: str, length: int, axis: str) -> str:

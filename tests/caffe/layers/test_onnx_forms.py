@@ -10,6 +10,7 @@ from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
 from reproduction.caffe.net.onnx_export import has_onnx_form
 from reproduction.caffe.schema import Phase
 from tests.helpers import parity
+from tests.helpers.single_layer import single
 
 # Layers of training alone, which a deploy net does not have.
 WITHOUT = {
@@ -78,3 +79,13 @@ def test_torch_export_takes_layers_that_check_values_or_have_a_state(case):
         tops = torch.export.export(layer, bottoms).module()(*bottoms)
     for mine, theirs in zip(tops, parity._recorded(case, "top").values(), strict=True):
         assert parity.relative(mine.numpy(), theirs.numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("window", ["kernel_size: 2 stride: 2", "kernel_h: 3 kernel_w: 2 stride_h: 3 stride_w: 2"])
+def test_positions_of_adjacent_maxima_are_those_of_the_first_ones(window):
+    layer = single(f'type: "Pooling" top: "max" top: "position" pooling_param {{ {window} }}', (2, 3, 7, 9))
+    few = torch.randint(
+        -1, 2, (2, 3, 7, 9), generator=torch.Generator().manual_seed(0)
+    ).float()  # so that many are equal
+    for mine, theirs in zip(*run_onnx(layer, [few]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
