@@ -37,6 +37,7 @@ from reproduction.commands.bars import Bars, say_above
 from reproduction.commands.net_options import add_net_options, is_prototxt, load_described_net, require_weights
 from reproduction.commands.options import (
     add_device,
+    add_engine,
     add_max_pixels,
     add_precision,
     compiled,
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             segmenter = _load_known_net(args, ranks)
         weights = fingerprint(segmenter.card, segmenter.net)
         # Files of many images must not depend on which of them are there already. It delays the first image.
-        segmenter.scorer = compiled(segmenter.net, precision(args), steady=len(jobs) > 1)
+        segmenter.scorer = compiled(segmenter.net, precision(args), steady=len(jobs) > 1, engine=args.engine)
         return segment(segmenter, jobs, options, weights, ranks, args)
 
 
@@ -176,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="print no results, and show no progress bar")
     add_device(parser)
     add_precision(parser)
+    add_engine(parser)
     add("--top", type=positive, default=5, metavar="N", help="of a classifier: how many classes to print; default: 5")
     add_net_options(parser)
     return parser

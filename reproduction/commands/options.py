@@ -101,6 +101,19 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--engine``, which selects what computes the net on the CPU.
+
+    ``auto`` is not offered, since results would depend on times.
+    """
+    parser.add_argument(
+        "--engine", choices=precisions.ENGINES[1:], default="torch",
+        help="what computes a net that segments, on the CPU; default: torch. The others need the extra fast. They are"
+        " faster for many nets and for bf16 if many images have the same size, since each size takes up to seconds to"
+        " prepare",
+    )  # fmt: skip
+
+
 def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--legacy-crop``, for nets whose Crop layers rely on the Caffe of 2015."""
     parser.add_argument(
@@ -124,16 +137,20 @@ def precision(args: argparse.Namespace) -> str:
     return str(args.precision)
 
 
-def compiled(net: Net, precision: str, *, steady: bool = False) -> Scorer:
+def compiled(net: Net, precision: str, *, steady: bool = False, engine: str = "torch") -> Scorer:
     """Return the net compiled, which frees its weights, or the net itself if ``precision`` is ``plain``.
 
     Args:
         net: The net.
         precision: The precision.
         steady: Whether the results for an image must not depend on the images before it; see ``compiler.compile``.
+        engine: What computes on the CPU; see ``compiler.compile``. Weights are freed only for ``torch``.
+
+    Raises:
+        ReproductionError: If the engine is not installed.
     """
     if precision == "plain":
         return net
     from reproduction.fast import compiler
 
-    return compiler.compile(net, precision, discard=True, steady=steady)
+    return compiler.compile(net, precision, discard=engine == "torch", steady=steady, engine=engine)

@@ -30,7 +30,7 @@ from reproduction.fast.buffers import BufferPool
 from reproduction.fast.convert import convert_layers
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
-from reproduction.fast.engines import EngineChoice, RuntimeGraph, check_engine
+from reproduction.fast.engines import SIZES, EngineChoice, RuntimeGraph, check_engine
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import ConvolutionKernel, MatrixConvolution
@@ -72,14 +72,14 @@ def compile(
             set them to NaN. The compiled net can then not be copied or pickled.
         steady: Whether to prepare each size at its first call as if it came often. On the CPU, the results then depend
             only on the inputs and the number of threads, not on the calls before.
-        engine: What computes a net in single precision on the CPU; one of ``engines.ENGINES``. ``torch``: this
+        engine: What computes a net in single precision on the CPU; one of ``precisions.ENGINES``. ``torch``: this
             project's kernels. ``onnxruntime``, ``openvino``: that runtime, from the first call of a size on, which
-            takes up to seconds to prepare; ``torch`` if a layer cannot be written as ONNX. ``onnxruntime`` computes
-            ``bf16`` in single precision. ``auto``: ``torch`` for the first ten calls of a size; at the eleventh it and
-            the runtimes of the extra ``fast`` that are installed and compute in the precision are measured with the
-            images of that call, and the fastest computes the size from then on. That is done for up to four sizes. For
-            a further size, only the fastest of the size before is measured; if that was ``torch``, or if ``steady`` or
-            ``discard`` is True, all other sizes are computed by ``torch``.
+            takes up to seconds to prepare and is kept for the last four sizes; ``torch`` if a layer cannot be written
+            as ONNX. ``onnxruntime`` computes ``bf16`` in single precision. ``auto``: ``torch`` for the first ten calls
+            of a size; at the eleventh it and the runtimes of the extra ``fast`` that are installed and compute in the
+            precision are measured with the images of that call, and the fastest computes the size from then on. That
+            is done for up to four sizes. For a further size, only the fastest of the size before is measured; if that
+            was ``torch``, or if ``steady`` is True or ``discard`` freed weights, ``torch`` computes all other sizes.
 
     Raises:
         NetError: If the net is in phase TRAIN, or if the precision or the engine is unknown.
@@ -355,6 +355,9 @@ class CompiledNet:
             fed,
             partial(self._run_torch, cached, fed, names),
         )
+        prepared = [each for each in self._plans.values() if each.graph]
+        for each in prepared[:-SIZES]:  # those used least recently, since each graph has a copy of the weights
+            each.graph, each.has_engine = None, False
 
     def _write_graph(self, wanted: list[str], fed: Mapping[str, Tensor]) -> OnnxGraph:
         """Return the plan for the given inputs as a graph, with an output for each blob of ``wanted``, in order.

@@ -1,6 +1,6 @@
 """Run the graph of a plan in other inference runtimes, and choose the fastest for each size of the inputs.
 
-``ENGINES`` names what can compute a size: ``torch``, which is this project's kernels, and the runtimes of ``RUNTIMES``.
+``torch``, which is this project's kernels, and each runtime of ``RUNTIMES`` is an engine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError, missing_package
 from reproduction.caffe.layers.onnx_graph import OnnxGraph
+from reproduction.fast.precisions import ENGINES
 
 # To prepare a runtime takes as long as about ten calls, and its graph has a copy of the weights.
 CALLS, SIZES = 10, 4
@@ -138,7 +139,6 @@ class OpenVinoGraph(RuntimeGraph):
 
 #: The runtimes, by name.
 RUNTIMES: dict[str, type[RuntimeGraph]] = {"onnxruntime": OnnxRuntimeGraph, "openvino": OpenVinoGraph}
-ENGINES = ("auto", "torch", *RUNTIMES)
 
 
 def check_engine(engine: str) -> None:

@@ -1,6 +1,6 @@
-"""The precisions of compiled nets, and which of them a device supports.
+"""The precisions and the engines of compiled nets, and which precisions a device supports.
 
-torch is imported when it is needed, so that command-line programs list the precisions without it.
+torch is imported when it is needed, so that command-line programs list them without it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ DESCRIPTIONS = {
     "bf16": "bfloat16, compiled, within 3e-2 of plain",
 }
 PRECISIONS = tuple(DESCRIPTIONS)[1:]
+
+#: What computes a compiled net on the CPU; see ``compiler.compile``. ``auto`` measures the others.
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
 
 def supported_precision(precision: str, device_type: str) -> str:

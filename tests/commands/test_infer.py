@@ -206,6 +206,9 @@ def test_what_would_differ_is_segmented_again(infer, shelf):
     assert changed("--precision", "plain", "--labels-only") == set()
     Path("out/a_legend.png").unlink()
     assert changed("--precision", "plain") == parts
+    pytest.importorskip("openvino")
+    assert changed("--engine", "openvino") == parts
+    assert changed("--engine", "openvino") == set()
     picture("a.png", seed=3)
     assert changed() == parts
     assert changed("--weights", shelf / "other.caffemodel") == parts

@@ -52,6 +52,15 @@ def test_a_runtime_computes_the_blobs_of_the_net_also_after_a_change_of_the_weig
     assert relative(copy.deepcopy(compiled)(inputs)["score"].numpy(), changed.numpy()) < EXACT
 
 
+def test_the_graphs_of_few_sizes_are_kept(net, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(compiler, "SIZES", 2)
+    compiled = compiler.compile(net, engine="onnxruntime")
+    found = [compiled(draw_image(net, height, 48))["score"] for height in (32, 33, 34, 32)]
+    assert [cached.graph is not None for cached in compiled._plans.values()] == [False, True, True]
+    assert torch.equal(found[0], found[-1])
+
+
 def test_an_image_that_is_not_contiguous_is_copied(net):
     inputs = {"data": draw_image(net, 48, 64)["data"].transpose(2, 3)}
     with torch.inference_mode():

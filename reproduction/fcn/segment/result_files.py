@@ -82,7 +82,7 @@ class ResultRecord:
     Attributes:
         net: the name of the net.
         weights: a hash of the net's layers, card and weights, see ``fingerprint``.
-        precision: the precision of the arithmetic.
+        precision: the precision of the arithmetic, and what computed it unless that is torch.
         images: the SHA-256 of the image, and of its depth or HHA image, by kind.
         written: the endings of all files of the run, such as ``_overlay.png``.
     """

@@ -182,7 +182,10 @@ class _Run:
         return {"color": job.image, **found}
 
     def _record(self, job: ImageJob) -> ResultRecord:
-        precision = getattr(self.segmenter.scorer, "precision", "plain")
+        precision, engine = (
+            getattr(self.segmenter.scorer, *pair) for pair in (("precision", "plain"), ("engine", "torch"))
+        )
+        precision += "" if engine == "torch" else f", {engine}"
         pictures = self._pictures(job)
         return result_files.make_record(self.segmenter.card, self.weights, precision, pictures, self.options)
 
