@@ -5,7 +5,7 @@
     tools/bench.py --nets resnet50 unet --rounds 3
     tools/bench.py --nets voc-fcn8s --size 375x500 --only "our Net" PyTorch
     tools/bench.py --resume             the same as the last run, without what it has measured
-    tools/bench.py --train              a training step of voc-fcn32s: our solver and a direct port to PyTorch
+    tools/bench.py --train              training steps of four nets: our solver, and the same layers in plain PyTorch
     tools/bench.py --load               time and memory from a caffemodel to the first scores
     tools/bench.py --scaling            time by size of the image, from 64x64 to 1500x1500, with a plot
     tools/bench.py --evaluate           scoring images of VOC's sizes, compared with the forward passes alone
@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[int, ...]] = {
     "voc-fcn8s": (500, 256, 64, 1500), "voc-fcn-googlenet": (500,), "voc-fcn8s-resnet50": (500,), "unet": (572,),
     **dict.fromkeys(nets.NETS, ()),
 }  # fmt: skip
-ONE_NET = {"train": "voc-fcn32s"}  # the net of the other kinds; voc-fcn8s if it is not listed
+TRAINED = ("voc-fcn32s", "voc-fcn8s-resnet50", "voc-fcn-googlenet", "unet")  # the other kinds measure voc-fcn8s
 FILES = ("weights.caffemodel", "net.onnx", "net.param")  # in the order of Task's fields weights, onnx, ncnn
 
 
@@ -69,7 +69,7 @@ def main() -> int:
     tested_devices.warn_if_untested(args.device)  # warn here: the output of the worker processes is captured
     failures = []
     for kind in KINDS if args.all else (args.kind,):
-        names = args.nets or (_known(TABLE) if kind == "forward" else [ONE_NET.get(kind, "voc-fcn8s")])
+        names = args.nets or _known({"forward": TABLE, "train": TRAINED}.get(kind, ["voc-fcn8s"]))
         for net_name in names:
             try:
                 failures += measure(kind, net_name, args)
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument(
         "--nets", "--net", type=split_names, metavar="NAMES", nargs="+", default=[],
-        help="folders of prototxt/ and nets of bench/nets.py; default: the table, for the other kinds voc-fcn8s",
+        help="folders of prototxt/ and nets of bench/nets.py; default: a table, voc-fcn8s for some kinds",
     )  # fmt: skip
     parser.add_argument(
         "--size", type=_size, nargs="+", metavar="HxW",

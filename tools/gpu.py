@@ -60,7 +60,7 @@ STAGES = {
     "exactness": Stage(("tools/exactness.py", "--device=cuda"), 120),
     "batch-1": Stage(_FORWARD, 130),
     "batch-8": Stage((*_FORWARD, "--batch", "8"), 130),
-    "training": Stage(("tools/bench.py", "--train", *_RECORDED), 70),
+    "training": Stage(("tools/bench.py", "--train", "--nets", "voc-fcn32s", *_RECORDED), 70),
 }
 
 

@@ -1,9 +1,6 @@
 """Convolutions with fewer products: Winograd's minimal filtering, as a few large matrix products.
 
-An r x r kernel maps a tile of n x n inputs to m x m outputs, n = m + r - 1, with n^2 products per pair of channels
-instead of (m r)^2: polynomials are multiplied by multiplying their values at n points. The choice of points determines
-the rounding error. The points here were found by experiment; with the usual points 0, 1, -1, 2, -2 the error of a
-layer is three times as large. The matrices for n = 6, which ``bf16`` uses, are exact in bfloat16's eight bits.
+``WinogradMatrices`` explains it. The matrices for n = 6, which ``bf16`` uses, are exact in bfloat16's eight bits.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.
 """
@@ -12,67 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.polynomial import polynomial
 from torch import Tensor
 
-from reproduction.caffe.typing import Float64
+from reproduction.caffe.layers.quick.winograd import WinogradMatrices
 from reproduction.fast import kernels
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool
 from reproduction.fast.regions import Region
 
-# Number n of inputs of a tile -> its finite points; the point at infinity is added to them.
-_POINTS: dict[int, tuple[float, ...]] = {
-    1: (),
-    6: (0, 0.625, -0.625, 1.5, -1.5),
-    8: (0, 1, -1, 2, -2, 0.5, -0.5),
-    9: (0.25, -0.25, 0.6875, -0.6875, 1.125, -1.125, 2.125, -2.125),
-}
 _OUTPUTS = 512  # output channels computed at a time
 _BLOCK_BYTES = 2 << 20  # size of the transformed inputs of a block, so that the CPU's caches hold them
 _ENOUGH_TILES = 384  # tiles per block for which the time to read the weights is always small
-
-
-@dataclass(frozen=True)
-class WinogradMatrices:
-    """The three matrices of F(m, r), which computes m outputs of a filter with r taps by n = m + r - 1 products.
-
-    For a filter g with r taps and an input d with n values, ``output @ ((kernel @ g) * (input @ d))`` has the m values
-    of the filtered input.
-
-    Attributes:
-        output: ``(m, n)``.
-        kernel: ``(n, r)``.
-        input: ``(n, n)``.
-    """
-
-    output: Float64
-    kernel: Float64
-    input: Float64
-
-    @classmethod
-    def compute(cls, outputs: int, taps: int) -> WinogradMatrices:
-        """Compute the matrices of F(m, r) by the Cook-Toom method.
-
-        Args:
-            outputs: m, the number of outputs.
-            taps: r, the number of taps of the filter.
-        """
-        size = outputs + taps - 1
-        points = _POINTS[size]
-        output, kernel, inner = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
-        for j, point in enumerate(points):
-            others = [other for other in points if other != point]
-            output[:, j] = [point**i for i in range(outputs)]
-            kernel[j] = np.array([point**i for i in range(taps)]) / math.prod(point - other for other in others)
-            inner[j, :-1] = polynomial.polyfromroots(others)
-        output[-1, -1] = kernel[-1, -1] = 1
-        inner[-1] = polynomial.polyfromroots(points)
-        return cls(output, kernel, inner)
 
 
 class WinogradConvolution(ConvolutionKernel):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from reproduction.caffe.layers.quick.winograd import WinogradMatrices
 from reproduction.fast import winograd
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.winograd import WinogradConvolution, WinogradMatrices
+from reproduction.fast.winograd import WinogradConvolution
 from tests.helpers.parity import relative
 
 SINGLE = BufferPool(torch.float32, torch.device("cpu"))

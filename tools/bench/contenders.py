@@ -184,5 +184,6 @@ FORWARD: tuple[Contender, ...] = (
 #: Contenders in a training step.
 TRAIN: tuple[Contender, ...] = (
     Contender("our Solver", "ours.training", ours=True, devices=_BOTH),
-    Contender(BASELINE, "pytorch_port.training", nets=_VGG_FCNS, devices=_BOTH),
+    Contender(BASELINE, "graph_port.training", devices=_BOTH),
+    Contender("PyTorch channels_last", "graph_port.training", {"channels_last": True}, devices=_BOTH),
 )

@@ -51,12 +51,13 @@ def _step(task: Task, net: nets.Net | compiler.CompiledNet) -> Step:
     return step
 
 
-def training(task: Task) -> Step:
-    """Return a step of the solver, with the settings that the net was published with."""
+def build_solver(task: Task) -> solver.Solver:
+    """Return a solver with the settings that the net was published with, but one image for an update."""
     torch.set_num_threads(task.threads)
     param = prototxt.load_solver(f"{task.folder}/solver.prototxt")
     param.clear("snapshot")
-    shape = (task.batch, 3, task.height, task.width)
+    param.iter_size = 1
+    shape = (task.batch, task.channels, task.height, task.width)
     made = solver.build_solver(
         param,
         base=task.folder,
@@ -65,7 +66,18 @@ def training(task: Task) -> Step:
         tests=False,
     )
     made.net.copy_from(weights.read(task.weights).net, task.weights)
-    inputs = {"data": task.images(), "label": task.labels(len(made.net.params["score_fr"][0]))}
+    return made
+
+
+def training_inputs(task: Task, net: nets.Net) -> dict[str, np.ndarray[Any, Any]]:
+    """Return seeded images, (N, 3, H, W), and their labels, (N, 1, H, W), some of them void."""
+    return {"data": task.images(), "label": task.labels(net.blob_shapes["score"][1])}
+
+
+def training(task: Task) -> Step:
+    """Return a step of the solver."""
+    made = build_solver(task)
+    inputs = training_inputs(task, made.net)
     made.feed = lambda _: inputs
 
     def step() -> np.ndarray[Any, Any]:

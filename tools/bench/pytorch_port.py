@@ -1,4 +1,4 @@
-"""FCN-32s, -16s and -8s written by hand in PyTorch: the baseline of the benchmark.
+"""FCN-32s, -16s and -8s written by hand in PyTorch: the baseline of the benchmark's forward passes.
 
 The project itself builds nets only from prototxts; this port is only for comparison.
 """
@@ -6,18 +6,12 @@ The project itself builds nets only from prototxts; this port is only for compar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.contenders import Step, Task
 from reproduction.caffe.formats import weights
-
-VOID = 255
-LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-10, 0.99, 0.0005
 
 
 class FCN(nn.Module):
@@ -157,35 +151,5 @@ def inference(task: Task, *, channels_last: bool = False, compiled: bool = False
         if task.device == "cuda":
             torch.cuda.synchronize()
         return scores
-
-    return step
-
-
-def training(task: Task) -> Step:
-    """Return a training step: SGD with momentum, twice the rate and no decay for biases, fixed upsampling."""
-    torch.set_num_threads(task.threads)
-    torch.manual_seed(1337)
-    port = build(task).train()
-    for name, p in port.named_parameters():
-        p.requires_grad_(not name.startswith("upscore"))
-    learned = [(name, p) for name, p in port.named_parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in learned if name.endswith(".weight")]},
-        {
-            "params": [p for name, p in learned if name.endswith(".bias")],
-            "lr": 2 * LEARNING_RATE,
-            "weight_decay": 0.0,
-        },
-    ]
-    optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    images = torch.from_numpy(task.images()).to(task.device)
-    labels = torch.from_numpy(task.labels(port.score_fr.out_channels))[:, 0].long().to(task.device)
-
-    def step() -> np.ndarray[Any, Any]:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(port(images), labels, ignore_index=VOID, reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.detach().cpu().numpy()
 
     return step

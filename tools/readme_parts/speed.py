@@ -157,7 +157,8 @@ def _list_failures(forward: Mapping[str, Section]) -> Iterator[str]:
 
 def describe_other_work(forward: Mapping[str, Section]) -> str:
     """Describe the newest measurements other than the forward pass, and their processor if it differs."""
-    newest = {kind: _find_newest(kind) for kind in ("train", "load", "evaluate")}
+    wanted = {"train": "voc-fcn32s", "load": "", "evaluate": ""}
+    newest = {kind: _find_newest(kind, net_name) for kind, net_name in wanted.items()}
     train, load, scored = (section["contenders"] for section in newest.values())
     cpus = {section["measured"]["cpu"] for section in forward.values()}
     others = {
@@ -176,8 +177,9 @@ def describe_other_work(forward: Mapping[str, Section]) -> str:
     )
 
 
-def _find_newest(kind: str) -> Section:
-    sections = [section for kinds in load_all() for section in kinds.get(kind, {}).values()]
+def _find_newest(kind: str, net_name: str) -> Section:
+    found = [item for kinds in load_all() for item in kinds.get(kind, {}).items()]
+    sections = [section for title, section in found if title.startswith(net_name)]
     return max(sections, key=lambda section: str(section["measured"]["date"]))
 
 

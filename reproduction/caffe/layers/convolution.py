@@ -284,7 +284,8 @@ class Convolution(_Weighted):
         x = _pad(x, windows, both=False)
         if self._uses_blas_order(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
-        return convolve(x, weight, bias, windows, self.group)
+        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        return convolve(x, weight, bias, windows, self.group, learning=self.training and needs_gradient)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Convolve only the stored rows and columns of bottoms that store equal ones once (``RepeatedBlob``).

@@ -1,4 +1,4 @@
-"""Faster implementations with the same results and gradients: convolution by a matrix product, and repeated borders.
+"""Faster implementations with the same results and gradients: convolutions with fewer products, and repeated borders.
 
-From ``reproduction``, this package imports only ``geometry``.
+From ``reproduction``, this package imports only ``geometry`` and ``typing``.
 """

@@ -1,4 +1,4 @@
-"""Fast 2-D convolution on the CPU, by torch or by im2col and a matrix product, whichever is faster.
+"""Fast 2-D convolution on the CPU: by torch, by im2col and a matrix product, or in training by Winograd's method.
 
 Source: none; Caffe multiplies a matrix of windows for every convolution (base_conv_layer.cpp L236-L253), and torch
 never does.
@@ -16,17 +16,21 @@ from torch.autograd.function import Function
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window, conv_size
+from reproduction.caffe.layers.quick import winograd
 
 _NARROW = 128  # number of channels up to which torch is not slower in channels_last format
 _THIN = 32  # number of values in a window up to which im2col is cheap
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, *, learning: bool = False
+) -> Tensor:
     """Compute a 2-D convolution, on the CPU by the method that is faster for its shapes.
 
     If there are more output channels than output pixels, as in the convolutional form of a fully connected layer, torch
     would spend most of its time on reordering the weights. Then the windows are copied to a matrix instead, which is
-    multiplied by the weights. The same holds for small windows, as on an image with three channels.
+    multiplied by the weights. The same holds for small windows, as on an image with three channels. Many channels are
+    convolved with 3x3 kernels by Winograd's method if ``learning`` is set.
 
     Args:
         x: The bottom, (N, C, H, W).
@@ -34,6 +38,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
         bias: The bias, (num_output,), or None.
         windows: The windows along height and width.
         group: The number of groups of channels.
+        learning: Whether gradients are wanted, and rounding errors of 3e-6 of the largest value do not matter.
 
     Returns:
         The top, (N, num_output, h, w), which shares no memory with ``x``. It is in channels_last format if ``x`` is,
@@ -46,6 +51,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
         outweighs = len(weight) > len(x) * math.prod(sizes)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
             return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
+        if learning and group == 1 and _is_dense(windows) and winograd.is_faster(x, weight):
+            return winograd.convolve(x, weight, bias, [window.pad for window in windows])
         if max(x.shape[1], len(weight)) > _NARROW and not group == x.shape[1] > 1:
             x = x.contiguous()  # wide convolutions, but not those of each channel, are slower in channels_last format
     stride, pad, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "pad", "dilation"))
@@ -100,6 +107,10 @@ def _pixel_rows(x: Tensor) -> Tensor:
 
 def _is_pointwise(windows: Sequence[Window]) -> bool:
     return all((window.kernel, window.stride, window.pad) == (1, 1, 0) for window in windows)
+
+
+def _is_dense(windows: Sequence[Window]) -> bool:
+    return all((window.stride, window.dilation) == (1, 1) for window in windows)
 
 
 def _unfold_arguments(windows: Sequence[Window]) -> dict[str, Any]:
