@@ -348,10 +348,15 @@ class CompiledNet:
     def _choose_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
         """Choose the engine of a size, and prepare its graph unless it is torch."""
         wanted = cached.plan.wanted
-        written = lru_cache(maxsize=1)(lambda: self._write_graph(wanted, fed))  # if a runtime needs it
         cached.has_engine = True
+
+        @lru_cache(maxsize=1)  # all runtimes read the same
+        def write() -> tuple[OnnxGraph, bytes]:
+            graph = self._write_graph(wanted, fed)
+            return graph, graph.model("net", {}, checked=False).SerializeToString()
+
         cached.graph = self._engines.choose(
-            lambda runtime: runtime(written(), wanted, self.precision),
+            lambda runtime: runtime(*write(), wanted, self.precision),
             fed,
             partial(self._run_torch, cached, fed, names),
         )

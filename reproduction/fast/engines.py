@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from reproduction.fast.precisions import ENGINES
 # To prepare a runtime takes as long as about ten calls, and its graph has a copy of the weights.
 CALLS, SIZES = 10, 4
 _GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
-_RUNS = 5  # runs of which the fastest counts, so that other programs affect the choice less
+_RUNS, _SECONDS = 5, 0.3  # an engine is measured at least that often, and at least that long
 
 _Array = npt.NDArray[np.float32]
 
@@ -36,6 +37,7 @@ class RuntimeGraph(ABC):
 
     Args:
         graph: The graph, with inputs and outputs of float32 and of known shapes.
+        model: Its ONNX model, serialized.
         outputs: Names under which its outputs are returned, in order.
         precision: One of ``PRECISIONS``; single precision is used for all but those of ``precisions``.
 
@@ -50,10 +52,9 @@ class RuntimeGraph(ABC):
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, graph: OnnxGraph, outputs: Sequence[str], precision: str):
+    def __init__(self, graph: OnnxGraph, model: bytes, outputs: Sequence[str], precision: str):
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = dict(zip(outputs, ([int(x) for x in value.shape] for value in graph.outputs), strict=True))
-        model = graph.model("net", {}).SerializeToString()
         try:
             self._prepare(model, precision)
         except Exception as error:  # each runtime has its own classes of errors
@@ -96,6 +97,8 @@ class OnnxRuntimeGraph(RuntimeGraph):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that spin after a run took a fifth of the time of work that torch does next, such as resizing scores.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._names = [value.name for value in self._session.get_outputs()]
 
@@ -211,11 +214,11 @@ class EngineChoice:
 
 
 def measure(run: Callable[[], object]) -> float:
-    """Return the time of a run in seconds: the least of several, after a first run, which allocates memory."""
+    """Return the median time of several runs in seconds, after a first one, which allocates memory."""
     run()
-    times = []
-    for _ in range(_RUNS):
+    times: list[float] = []
+    while len(times) < _RUNS or sum(times) < _SECONDS:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return statistics.median(times)

@@ -106,7 +106,7 @@ def test_a_runtime_that_fails_is_left_out(clock, net, monkeypatch):
     monkeypatch.setattr(engines.OnnxRuntimeGraph, "_prepare", fail)
     graph = compiler.compile(net)._write_graph(["score"], draw_image(net, 64, 64))
     with pytest.raises(NetError, match=r"onnxruntime cannot compute this net: not implemented\.$"):
-        engines.OnnxRuntimeGraph(graph, ["score"], "exact")
+        engines.OnnxRuntimeGraph(graph, b"", ["score"], "exact")
     for engine in ("auto", "onnxruntime"):
         compiled = compiler.compile(net, engine=engine)
         found = [compiled(draw_image(net, 64, 64))["score"].numpy() for _ in range(4)]
@@ -136,12 +136,17 @@ def test_freed_weights_are_computed_by_torch(clock, monkeypatch, planned):
     assert not clock[1]
 
 
-def test_measuring_takes_the_least_time_after_a_first_run(monkeypatch):
-    times = iter([0, 5, 5, 7, 7, 8, 8, 12, 12, 15])
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    runs = []
-    assert engines.measure(lambda: runs.append(1)) == 1
-    assert len(runs) == 6
+@pytest.mark.parametrize(("lengths", "median"), [([1, 9, 2, 4, 3], 3), ([0.1, 0.01, 0.01, 0.1, 0.05, 0.05], 0.05)])
+def test_an_engine_is_measured_several_times_after_a_first_run(monkeypatch, lengths, median):
+    now, runs = [0.0], []
+
+    def run():
+        now[0] += [100, *lengths][len(runs)]
+        runs.append(now[0])
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    assert engines.measure(run) == pytest.approx(median)
+    assert len(runs) == 1 + len(lengths)
 
 
 def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe.errors import ReproductionError, missing_package
+from reproduction.caffe.errors import NetError, ReproductionError, missing_package
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.typing import Array
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OPSET = 17  # released in 2022; ONNX Runtime 1.12 and OpenCV 5 can read it
 IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
+
+_MOST_BYTES = (1 << 31) - (1 << 20)  # protobuf, in which ONNX is stored, cannot write 2 GB; 1 MB is for the operators
 
 
 # ONNX's numbers of dtypes. Source: onnx/onnx.proto, TensorProto.DataType.
@@ -172,14 +174,16 @@ class OnnxGraph:
         self.nodes.append(OnnxNode(operator, list(inputs), names, attributes))
         return names
 
-    def model(self, name: str, notes: Mapping[str, str]) -> onnx.ModelProto:
+    def model(self, name: str, notes: Mapping[str, str], *, checked: bool = True) -> onnx.ModelProto:
         """Build the ONNX model from everything added so far, and check it.
 
         Args:
             name: Name of the net.
             notes: Metadata to store in the file, by key.
+            checked: Whether to check the model, which takes longer than to build it; a runtime checks it, too.
 
         Raises:
+            NetError: If the constants are too large for one file of ONNX.
             ReproductionError: If the package onnx is not installed, or if the model is not valid ONNX, which indicates
                 a bug in a layer's ``to_onnx``.
         """
@@ -187,6 +191,9 @@ class OnnxGraph:
             import onnx
         except ImportError:
             raise missing_package("onnx", "export") from None
+        size = sum(values.nbytes for values in self.constants.values())
+        if size >= _MOST_BYTES:
+            raise NetError("the weights are too large for one file of ONNX", got=f"{size} bytes", want="less than 2 GB")
         helper = onnx.helper
         nodes = [
             helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **node.attributes)
@@ -206,7 +213,8 @@ class OnnxGraph:
         )
         helper.set_model_props(model, dict(notes))
         try:
-            onnx.checker.check_model(model)
+            if checked:
+                onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
             raise ReproductionError(f"the model is not valid ONNX: {next(iter(str(error).splitlines()))}") from None
         return model
