@@ -6,8 +6,8 @@
     fcn tables voc --device cuda --trials 20
 
 shape: convolutions, parameters, receptive field and stride of each net (Table 1). time: seconds of a forward pass
-(Table 1). bound: mean IU of the true labels after coarsening to a net's stride. skip: nets of strides 32, 16 and 8,
-and one whose last layer alone learned (Table 2); their scores are those that fcn reproduce wrote to reports/SET.
+(Table 1). bound: the same as `fcn experiments bounds`. skip: nets of strides 32, 16 and 8, and one whose last layer
+alone learned (Table 2); their scores are those that fcn reproduce wrote to reports/SET.
 
 This tool checks nothing: the tables are for comparison. They are printed, and written to reports/SET/tables.md and
 tables.json.
@@ -17,24 +17,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.commands.bars import Bars
+from reproduction.commands.experiments import measure
 from reproduction.commands.options import add_data, add_device, make_parser, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
-from reproduction.fcn.datasets import SPECS, Dataset, NetRecord
+from reproduction.fcn.datasets import SPECS, NetRecord
 from reproduction.fcn.experiments import runs, table
 from reproduction.fcn.experiments.runs import Settings
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import forward_time, systems
 from reproduction.fcn.reproduce import pipeline
-from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.train import recipes
 from reproduction.fcn.train.jobs import Job
 from reproduction.report import tables
+from reproduction.report.experiments import make_table
 from reproduction.report.record import LabelScores
 from reproduction.report.tables import Table
 
@@ -53,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ReproductionError(problem, remedy="Leave `skip` out of --only.")
     with Bars() as bars:
         # Missing data end the run here, before minutes of timing.
-        dataset = open_data(nets[0], args.data, bars) if {"bound", "skip"} & set(names) else None
-        computed = [compute_table(name, args, shaped, dataset, bars) for name in names]
+        if {"bound", "skip"} & set(names):
+            check_data(nets[0], args.data, bars)
+        computed = [compute_table(name, args, shaped, bars) for name in names]
     folder = args.report / args.set
     texts = tables.write_tables(computed, args.set, versions(), folder)
     text = texts["tables.json"].rstrip("\n") if args.json else f"{texts['tables.md']}\n{folder / 'tables.md'}"
@@ -92,9 +95,7 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 500x500") from None
 
 
-def compute_table(
-    name: str, args: argparse.Namespace, nets: Sequence[NetRecord], dataset: Dataset | None, bars: Bars
-) -> Table:
+def compute_table(name: str, args: argparse.Namespace, nets: Sequence[NetRecord], bars: Bars) -> Table:
     """Return one of the tables; those other than shape and time need the data set.
 
     Raises:
@@ -108,43 +109,36 @@ def compute_table(
             net.name: forward_time.measure_forward_time(net, args.size, args.trials, args.device) for net in nets
         }
         return tables.time_table(seconds, device, args.trials, args.size)
-    assert dataset is not None
+    settings = Settings(
+        args.set, args.data, args.out, limit=args.limit, device=args.device,
+        progress=lambda name, unit: bars(name, unit=unit),
+    )  # fmt: skip
     if name == "bound":
-        top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
-        progress = bars("upper bounds", unit="image")
-        bounds = upper_bound.compute_upper_bounds(dataset, top, limit=args.limit, progress=progress)
-        return tables.bound_table(bounds, f"{count} images of {args.set} {dataset.split}")
+        bounds = table.EXPERIMENTS["bounds"]
+        return replace(make_table(bounds, measure(bounds, settings)), name=name)
     scores = tables.find_scores(args.report / args.set, local_files.find_scores_folder(args.set))
-    return tables.skip_table(scores, score_fixed_net(args, bars), args.set)
+    return tables.skip_table(scores, score_fixed_net(args, settings), args.set)
 
 
-def open_data(record: NetRecord, root: Path, bars: Bars) -> Dataset:
-    """Return the data set that a net is scored on, and draw its images first if they can be drawn.
+def check_data(record: NetRecord, root: Path, bars: Bars) -> None:
+    """Check that the data set that a net is scored on is there, and draw its images first if they can be drawn.
 
     Raises:
         DataError: If it is missing.
     """
     try:
-        return pipeline.open_complete_dataset(record, root, bars("drawing", unit="image"))
+        pipeline.open_complete_dataset(record, root, bars("drawing", unit="image"))
     except DataError as error:
         remedy = f"{error.remedy} The tables `--only shape time` need no data.".strip()
         raise DataError(error.problem, path=error.place, remedy=remedy) from None
 
 
-def score_fixed_net(args: argparse.Namespace, bars: Bars) -> LabelScores | None:
+def score_fixed_net(args: argparse.Namespace, settings: Settings) -> LabelScores | None:
     """Score the net whose last layer alone learned; ``--fixed`` trains it first.
 
     Returns:
         Its scores; None if it was never trained.
     """
-    settings = Settings(
-        args.set,
-        args.data,
-        args.out,
-        limit=args.limit,
-        device=args.device,
-        progress=lambda name, unit: bars(name, unit=unit),
-    )
     recipe = table.FIXED.change(recipes.find_recipe(f"{args.set}-{table.FIXED.net}"), args.data)
     recipe = runs.rename(recipe, table.FIXED).with_solver(max_iter=args.iterations)
     job = Job(recipe, seed=None)

@@ -1,4 +1,4 @@
-"""The paper's tables other than its scores: net shapes, times, upper bounds, skips; measured next to printed."""
+"""The paper's tables other than its scores: net shapes, times, skips; measured next to printed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
-from reproduction.fcn.scoring import upper_bound
-from reproduction.fcn.scoring.score import METRICS, TITLES, Scores
+from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.report import record
 from reproduction.report.markdown import UNVERIFIED, format_table
 from reproduction.report.record import LabelScores, ScoreReport
@@ -118,35 +117,6 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
         ["net", "here", "CVPR", "PAMI"],
         lines,
         format_sources(used),
-    )
-
-
-def bound_table(bounds: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
-    """Return a table of the best mean IU that a net of each stride could reach, next to the paper's upper bounds.
-
-    Args:
-        bounds: the scores by resampling method and by factor (the stride), as ``upper_bound.compute_upper_bounds``
-            returns them.
-        where: a description of the labels that were resampled, such as the split, for the text of the table.
-    """
-    factors = list(next(iter(bounds.values())))
-    published_rows = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
-    lines = [
-        [
-            str(factor),
-            *(f"{100 * scores[factor].mean_iu:.2f}" for scores in bounds.values()),
-            format_figure(published_rows.get(str(factor)), "mean_iu", "{:.1f}"),
-        ]
-        for factor in factors
-    ]
-    ways = "; ".join(f"{way}: {text}" for way, text in upper_bound.METHODS.items())
-    return Table(
-        "bound",
-        "Upper bounds on mean IU, for labels that were made coarse and fine again",
-        f"Of {where}. The paper does not say how it sampled, so two ways are here. {ways[0].upper()}{ways[1:]}.",
-        ["factor", *bounds, "paper, VOC"],
-        lines,
-        format_sources(published_rows.values()),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
-from reproduction.commands import start
+from reproduction.commands import experiments, start
 from reproduction.fcn.nets import forward_time, mini_nets
 from reproduction.report import record
 from tests.helpers import report_runs, small_mini_voc
@@ -44,7 +44,8 @@ def test_every_table_is_made_on_mini_voc(tool, tmp_path):
     assert [row[0] for row in shape["rows"]] == [row[0] for row in time["rows"]] == list(mini_nets.NETS)
     assert all(float(row[1]) > 0 for row in time["rows"])
     assert "an image of 64 x 96: the mean of 1 after one more" in time["about"]
-    assert "Of 3 images of mini val." in bound["about"]
+    assert column(bound, 0) == ["128", "64", "32", "16", "8", "4"]
+    assert column(bound, bound["head"].index("paper")) == ["50.9", "73.3", "86.1", "92.8", "96.4", "98.5"]
     assert float(skip["rows"][0][1]) > 0, "the net whose last layer alone learnt is scored"
     assert skip["rows"][1][1] == "not measured"
     text = (tmp_path / "reports/mini/tables.md").read_text()
@@ -52,6 +53,20 @@ def test_every_table_is_made_on_mini_voc(tool, tmp_path):
     # Made again without training, it is scored where it lies.
     again = json.loads(tool("--only", "skip", "--json")[1])
     assert again["tables"][0]["rows"] == skip["rows"]
+
+
+def column(table, number):
+    return [row[number] for row in table["rows"]]
+
+
+def test_upper_bounds_are_those_of_the_experiment(tool, tmp_path):
+    code, out, _ = tool("--only", "bound", "--limit", 2)
+    assert code == 0
+    experiments.main(["bounds", "--limit", "2", f"--data={tmp_path}/data", f"--report={tmp_path}/other"])
+    theirs = (tmp_path / "other/mini/experiments.md").read_text()
+    table = out.rpartition("\n\n")[0]
+    assert theirs.endswith(f"{table}\n")
+    assert "the first 2 images" in " ".join(table.lower().split())
 
 
 def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):

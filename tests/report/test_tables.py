@@ -7,7 +7,6 @@ import pytest
 
 from reproduction.fcn.nets import systems
 from reproduction.fcn.reproduce import paper, pipeline
-from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import tables
 from reproduction.report.record import LabelScores, NetResult
@@ -38,15 +37,6 @@ def test_times_stand_beside_those_of_both_papers():
     assert table.rows == [["voc-fcn32s", "123.4", "210", "100\\*"], ["mini-fcn8s", "10.0", "", ""]]
     assert "the mean of 5 after one more, on cpu" in table.about
     assert "not checked: the text of its paper was not at hand." in tables.format_page([table])
-
-
-def test_upper_bounds_stand_beside_those_that_were_printed():
-    counts = np.array([[3, 1], [0, 4]])
-    found = {way: dict.fromkeys(upper_bound.FACTORS, compute_scores(counts)) for way in upper_bound.METHODS}
-    table = tables.bound_table(found, "80 images of mini val")
-    assert column(table, "factor") == ["128", "64", "32", "16", "8", "4"]
-    assert column(table, "paper, VOC") == ["50.9", "73.3", "86.1", "92.8", "96.4", "98.5"]
-    assert set(column(table, "nearest")) == {f"{100 * compute_scores(counts).mean_iu:.2f}"}
 
 
 def test_every_printed_number_of_table_2_is_there():

@@ -19,11 +19,9 @@ from reproduction.fcn.scoring.score import Scores
 
 FACTORS = (128, 64, 32, 16, 8, 4)
 
-#: The methods of resampling labels, with a description of each.
-METHODS = {
-    "nearest": "the label in the middle of each cell, repeated",
-    "bilinear": "the share of each class in each cell, interpolated bilinearly as the nets' scores are; the greatest",
-}
+#: The methods of resampling labels: the label in the middle of each cell, repeated; and the share of each class in each
+#: cell, interpolated bilinearly as the nets' scores are, of which the greatest is taken.
+METHODS = ("nearest", "bilinear")
 
 
 def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
@@ -33,7 +31,7 @@ def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
         labels: (H, W) uint8, without void.
         factor: The stride: height and width of a cell that gets one label, in pixels. Cells at the right and bottom
             border may be smaller.
-        way: How the labels are resampled, a key of ``METHODS``: ``nearest`` or ``bilinear``.
+        way: How the labels are resampled, one of ``METHODS``: ``nearest`` or ``bilinear``.
 
     Returns:
         (H, W) uint8, with classes that occur in ``labels``.
@@ -97,7 +95,7 @@ def compute_upper_bounds(
         progress: Called with the number of samples done and their total.
 
     Returns:
-        The scores by method (a key of ``METHODS``) and by stride: ``bounds["nearest"][32].mean_iu``.
+        The scores by method (one of ``METHODS``) and by stride: ``bounds["nearest"][32].mean_iu``.
 
     Raises:
         DataError: If labels are missing or broken, or no pixel has a class.
