@@ -10,10 +10,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 
 from reproduction.caffe.errors import NetError, ReproductionError, missing_package
@@ -219,13 +220,27 @@ def export_program(net: Net, plan: ExportPlan) -> tuple[torch.export.ExportedPro
     plan = replace(plan, free_batch=False)
     example = tuple(torch.from_numpy(x) for x in random_inputs(plan.variants()[-1]).values())
     auto, axes = torch.export.Dim.AUTO, [range(2, x.dim()) if plan.free_sizes else () for x in example]
-    module = ExportedNet(net, plan).eval()
-    with torch.no_grad(), _quiet_log("torch.fx.experimental.symbolic_shapes"):
-        program = torch.export.export(module, example, dynamic_shapes=(tuple(dict.fromkeys(a, auto) for a in axes),))
+    program = trace(ExportedNet(net, plan), example, tuple(dict.fromkeys(each, auto) for each in axes))
     sizes = [size for value in _program_inputs(program) for size in value.shape[2:]]
     if plan.free_sizes and any(str(size).isdecimal() for size in sizes):  # a free size is a symbol such as s77
         return export_program(net, replace(plan, free_sizes=False))
     return program, plan
+
+
+def trace(
+    module: nn.Module, example: tuple[Tensor, ...], sizes: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
+    """Return the ``torch.export`` program of a module of tensors.
+
+    Args:
+        module: The module, which is put into evaluation mode.
+        example: Inputs of the module.
+        sizes: For each input, what ``torch.export.export`` takes as the dynamic shape: free axes with ``Dim.AUTO``.
+    """
+    # Otherwise the program refuses images so small that a blob has one row or column, since the example's has more.
+    one_cell = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with torch.no_grad(), _quiet_log("torch.fx.experimental.symbolic_shapes"), one_cell:
+        return torch.export.export(module.eval(), example, dynamic_shapes=(sizes,))
 
 
 @contextlib.contextmanager
@@ -334,12 +349,20 @@ def _find_logits(net: Net, plan: ExportPlan) -> dict[str, str]:
 
 
 def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
-    """Return a function that runs a ``torch.export`` program on NumPy arrays."""
+    """Return a function that runs a ``torch.export`` program on NumPy arrays.
+
+    It raises a NetError for sizes that the program does not take.
+    """
     module = program.module()
 
     def run(inputs: Mapping[str, Array]) -> Sequence[Array]:
-        with torch.no_grad():
-            return [output.numpy() for output in module(*(torch.from_numpy(x) for x in inputs.values()))]
+        try:
+            with torch.no_grad():
+                return [output.numpy() for output in module(*(torch.from_numpy(x) for x in inputs.values()))]
+        except AssertionError as error:  # a condition on the sizes that torch wrote into the program
+            got, want = ", ".join(f"{name} {array.shape}" for name, array in inputs.items()), str(error).splitlines()[0]
+            remedy = "Export the net for another size, or as ONNX."
+            raise NetError("the program does not take this size", got=got, want=want, remedy=remedy) from None
 
     return run
 

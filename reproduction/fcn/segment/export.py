@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.net import onnx_export
-from reproduction.caffe.net.export_net import LABEL_TOLERANCE, ExportRunner, onnx_runner, program_runner
+from reproduction.caffe.net.export_net import LABEL_TOLERANCE, ExportRunner, onnx_runner, program_runner, trace
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
 from reproduction.fast import compiler
@@ -301,12 +301,10 @@ def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.Exp
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
     """
-    program = ExportModule(net, card, form).eval()
     example = tuple(torch.from_numpy(x) for x in random_inputs(card, form, sizes_to_check(card)[-1]).values())
     axes = (1, 2) if form.inputs == "picture" else (2, 3)
     sizes = dict.fromkeys(() if _is_resized(card) else axes, torch.export.Dim.AUTO)
-    with torch.no_grad():
-        return torch.export.export(program, example, dynamic_shapes=((sizes,) * len(example),))
+    return trace(ExportModule(net, card, form), example, (sizes,) * len(example))
 
 
 def _is_resized(card: Card) -> bool:

@@ -1,5 +1,7 @@
 """Any net is exported with its own blobs, for free axes where it allows them, and checked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,28 @@ def test_a_program_of_torch_export_has_free_sizes_where_torch_allows_it(layers, 
     assert (plan.free_batch, plan.free_sizes) == (False, len(sizes) > 1)
     checked = export_net.check_export(net, plan, export_net.program_runner(program))
     assert [each.inputs["data"] for each in checked] == sizes
+
+
+ONE_CELL = """layer { name: "score" type: "Convolution" bottom: "data" top: "score"
+    convolution_param { num_output: 2 kernel_size: 16 stride: 16 weight_filler { type: "gaussian" std: 0.1 } } }
+    layer { name: "up" type: "Deconvolution" bottom: "score" top: "up"
+      convolution_param { num_output: 2 kernel_size: 32 stride: 16 weight_filler { type: "bilinear" } } }
+    layer { name: "crop" type: "Crop" bottom: "up" bottom: "data" top: "crop" crop_param { axis: 2 offset: 3 } }"""
+
+
+def test_a_program_takes_images_with_a_single_score():
+    net = net_of(ONE_CELL, ("data", (1, 3, 17, 20)))
+    program, plan = export_net.export_program(net, export_net.plan_export(net))
+    assert plan.free_sizes
+    checked = export_net.check_export(net, plan, export_net.program_runner(program))
+    assert [each.inputs["data"] for each in checked] == [(1, 3, 17, 20), (1, 3, 81, 84)]
+
+
+def test_a_size_that_a_program_does_not_take_is_an_error_in_one_sentence():
+    net = net_of(ONE_CELL, ("data", (1, 3, 17, 20)))
+    program, _ = export_net.export_program(net, replace(export_net.plan_export(net), free_sizes=False))
+    with pytest.raises(NetError, match=r"^the program does not take this size; got data \(1, 3, 40, 20\), want .* 17"):
+        export_net.program_runner(program)({"data": np.zeros((1, 3, 40, 20), np.float32)})
 
 
 def test_a_program_that_computes_something_else_is_refused():
