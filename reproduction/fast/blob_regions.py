@@ -17,8 +17,9 @@ from reproduction.fast.regions import EMPTY, PixelRange, Region
 # A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
 WORTHWHILE_FRACTION = 0.8
 
-# Time to concatenate one number with a border in a graph, and to change its layout in memory for that, in products.
-GRAPH_BORDER_COST = 250
+# Time to concatenate one number with a border in a graph, and to change its layout in memory for that, in products of
+# single precision; and how many products of bfloat16 take the time of one.
+GRAPH_BORDER_COST, _BF16_PRODUCTS = 250, 6
 
 # Largest fraction of a top for which computing only a part is faster, in spite of the copies that it needs.
 _LARGEST_FRACTION = 0.9
@@ -139,11 +140,13 @@ def choose_graph_borders(ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[s
         facts: Facts about their blobs.
         wanted: Names of the requested blobs.
     """
+    is_bf16 = any(getattr(op, "precision", "") == "bf16" for op in ops)
+    border_cost = GRAPH_BORDER_COST * (_BF16_PRODUCTS if is_bf16 else 1)
 
     def cost(bordered: Collection[str]) -> int:
         regions = assign_regions(ops, facts, wanted, bordered)
         copied = (facts.shapes[name][1] * regions[name].needed.pixels for name in find_zero_image_blobs(facts, regions))
-        return count_products(ops, regions) + GRAPH_BORDER_COST * sum(copied)
+        return count_products(ops, regions) + border_cost * sum(copied)
 
     kept = find_bordered_blobs(ops, facts, wanted)
     least = cost(kept)

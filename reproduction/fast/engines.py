@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import statistics
 import time
 from abc import ABC, abstractmethod
@@ -27,7 +26,7 @@ from reproduction.fast.precisions import ENGINES
 # To prepare a runtime takes as long as about ten calls, and its graph has a copy of the weights.
 CALLS, SIZES = 10, 4
 _GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
-_RUNS, _SECONDS = 5, 0.3  # an engine is measured at least that often, and at least that long
+_TURNS, _SECONDS = 3, 0.1  # in each turn, an engine is measured for this time, and at least once
 
 _Array = npt.NDArray[np.float32]
 
@@ -201,24 +200,34 @@ class EngineChoice:
             inputs: Inputs of the size by name.
             run_torch: Computes the same by torch.
         """
-        fastest, least = None, math.inf if self._is_fixed else _GAIN * measure(run_torch)
+        graphs = list[RuntimeGraph]()
         for runtime in self.runtimes:
             with suppress(NetError):
-                graph = prepare(runtime)
-                seconds = 0.0 if self._is_fixed else measure(partial(graph, inputs))
-                if seconds < least:
-                    fastest, least = graph, seconds
+                graphs.append(prepare(runtime))
+        fastest = graphs[0] if graphs else None
+        if graphs and not self._is_fixed:
+            torch_time, *times = measure([run_torch, *(partial(graph, inputs) for graph in graphs)])
+            least = min(times)
+            fastest = graphs[times.index(least)] if least < _GAIN * torch_time else None
         self.runtimes = [type(fastest)] if fastest else []
         self._sizes += 1
         return fastest
 
 
-def measure(run: Callable[[], object]) -> float:
-    """Return the median time of several runs in seconds, after a first one, which allocates memory."""
-    run()
-    times: list[float] = []
-    while len(times) < _RUNS or sum(times) < _SECONDS:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def measure(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median time of each run in seconds, measured in turns, so that other programs affect all alike.
+
+    Each turn begins with a run that does not count, since it allocates memory or finds other values in the caches.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(_TURNS):
+        for run, found in zip(runs, times, strict=True):
+            run()
+            end = time.perf_counter() + _SECONDS
+            while True:
+                start = time.perf_counter()
+                run()
+                found.append(time.perf_counter() - start)
+                if time.perf_counter() > end:
+                    break
+    return [statistics.median(found) for found in times]

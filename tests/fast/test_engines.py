@@ -1,6 +1,8 @@
 """The runtimes of the extra fast, and which of them computes a size."""
 
 import copy
+import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -21,11 +23,12 @@ def clock(monkeypatch):
     monkeypatch.setattr(engines, "CALLS", 2)
     seconds, measured = {"torch": 1.0, "onnxruntime": 2.0, "openvino": 2.0}, []
 
-    def measure(run):
-        name = getattr(getattr(run, "func", None), "name", "torch")
-        run()
-        measured.append(name)
-        return seconds[name]
+    def measure(runs):
+        names = [getattr(getattr(run, "func", None), "name", "torch") for run in runs]
+        for run in runs:
+            run()
+        measured.extend(names)
+        return [seconds[name] for name in names]
 
     monkeypatch.setattr(engines, "measure", measure)
     return seconds, measured
@@ -136,17 +139,18 @@ def test_freed_weights_are_computed_by_torch(clock, monkeypatch, planned):
     assert not clock[1]
 
 
-@pytest.mark.parametrize(("lengths", "median"), [([1, 9, 2, 4, 3], 3), ([0.1, 0.01, 0.01, 0.1, 0.05, 0.05], 0.05)])
-def test_an_engine_is_measured_several_times_after_a_first_run(monkeypatch, lengths, median):
-    now, runs = [0.0], []
+def test_engines_are_measured_in_turns_that_begin_with_a_run_that_does_not_count(monkeypatch):
+    now, calls = [0.0], []
 
-    def run():
-        now[0] += [100, *lengths][len(runs)]
-        runs.append(now[0])
+    def run(name, times):
+        now[0] += next(times)
+        calls.append(name)
 
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    assert engines.measure(run) == pytest.approx(median)
-    assert len(runs) == 1 + len(lengths)
+    slow, quick = iter([100, 3, 100, 1, 100, 2]), itertools.cycle([7, 0.04, 0.05, 0.06])
+    found = engines.measure([partial(run, "slow", slow), partial(run, "quick", quick)])
+    assert found == pytest.approx([2, 0.05])
+    assert calls == [*["slow"] * 2, *["quick"] * 4] * 3
 
 
 def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):
