@@ -33,7 +33,7 @@ from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.engines import SIZES, EngineChoice, RuntimeGraph, check_engine
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
-from reproduction.fast.kernels import ConvolutionKernel, MatrixConvolution
+from reproduction.fast.kernels import ConvolutionKernel
 from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.planned_graph import add_plan
 from reproduction.fast.planner import Planner
@@ -165,7 +165,7 @@ class CompiledNet:
             if not op.has_own_weights or between.intersection(self._last_versions.values()):
                 continue  # without the folded layers, other weights are needed
             kernel = op.make_kernel([], choice.regions[op.tops[0]].computed)
-            if not isinstance(kernel, ConvolutionKernel) or isinstance(kernel, MatrixConvolution):
+            if not isinstance(kernel, ConvolutionKernel) or kernel.weight.data_ptr() == weight.data_ptr():
                 continue  # it multiplies the net's own weights
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.compiled_forms import PointwiseForm
+from reproduction.fast import precisions
 from reproduction.fast.kernels import (
+    LARGE_TOP,
     ConvolutionKernel,
     Kernel,
     MatrixConvolution,
@@ -87,10 +89,11 @@ class ConvolutionOp(WindowOp):
         square = rows == columns and rows.stride == rows.dilation == self.group == 1
         wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
         may_tile = square and wide and single and cpu and len(self.bottoms) == 1
+        may_tile &= self.precision != "bf16" or not precisions.has_amx()
         self.tile = _TILES[self.precision].get(rows.kernel) if may_tile else None
         self.writes_to_buffer = self.tile is not None
         self.is_large = weight.numel() >= LARGE
-        self._as_matrix = self.is_large and self.group == 1 and self._dtype is weight.dtype and cpu and not self.sums
+        self._as_matrix = self.is_large and self.group == 1 and cpu and not self.sums
         self._packs = cpu and single and not self.is_large and can_pack_weights()
 
     @property
@@ -165,7 +168,7 @@ class ConvolutionOp(WindowOp):
         if not self._packs:
             return self._direct
         rows, columns = (b.start - a.start for a, b in zip(top.read_by(self.windows), bottoms[0], strict=True))
-        return PackedConvolution(self._packed, (rows, columns), relu=self.relu)
+        return PackedConvolution(self._packed, (rows, columns), relu=self.relu, needs_out=self._has_large_top(top))
 
     def overread(self, top: Region) -> tuple[int, int]:
         """Return how many more rows and columns of the bottom are read than the region ``top`` of the top depends on.
@@ -192,7 +195,13 @@ class ConvolutionOp(WindowOp):
 
     def _needs_padding(self, top: Region) -> bool:
         """Return whether the kernel for a region needs a bottom that includes the padding."""
-        return self.only_kernel is not None or self._uses_winograd(top) or not self._packs
+        uses_buffer = self._uses_winograd(top) or self._has_large_top(top)
+        return self.only_kernel is not None or uses_buffer or not self._packs
+
+    def _has_large_top(self, top: Region) -> bool:
+        """Return whether to write this region of the top into a reused buffer, even if it has to be copied there."""
+        size = top.pixels * len(self.layer.blobs[0]) * self._dtype.itemsize
+        return size >= LARGE_TOP and self._packs and not self.sums
 
     def _uses_winograd(self, computed: Region) -> bool:
         if self.only_kernel is not None:
@@ -222,7 +231,7 @@ class ConvolutionOp(WindowOp):
     def _direct(self) -> ConvolutionKernel:
         weight, bias = self.weight_and_bias()
         if self._as_matrix:
-            return MatrixConvolution(weight, bias, self.windows, relu=self.relu)
+            return MatrixConvolution(weight, bias, self.windows, relu=self.relu, dtype=self._dtype)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from reproduction.fast.regions import PixelRange, Region, Windows
 
 _LEAST_OUTPUTS = 256  # least number of output channels per matrix product
 _IM2COL_VALUES = 8 << 20  # values that im2col produces at a time
+LARGE_TOP = 32 << 20  # bytes; the C library gives freed memory of this size back to the operating system
 _PACKED_SIZES = 2  # sizes of the bottom for which packed weights are kept
 BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a buffer
 
@@ -32,7 +32,7 @@ class Kernel:
         needs_out: Whether the kernel can only write into a tensor that is passed as ``out``.
     """
 
-    needs_out: ClassVar[bool] = False
+    needs_out: bool = False
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Compute and return the tops.
@@ -50,12 +50,18 @@ def _write(result: Tensor, out: Tensor | None) -> Tensor:
 
 
 def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Compute ``out`` in bands of rows, so that each band is still in the CPU's caches when it is copied to ``out``."""
-    count = max(1, BAND_VALUES // (len(out) * out.shape[1] * out.shape[3]))
-    for first in range(0, out.shape[2], count):
-        part = out[:, :, first : first + count]
+    """Compute ``out`` in bands of rows, so that each band is still in the CPU's caches when it is copied to ``out``.
+
+    All bands have the same number of rows, for kernels that prepare for a size; the last one may overlap with another.
+    """
+    height = out.shape[2]
+    bands = -(-height * len(out) * out.shape[1] * out.shape[3] // BAND_VALUES)
+    count = max(1, -(-height // max(1, bands)))
+    for band in range(0, height, count):
+        first = min(band, height - count)
         start = first * rows.stride
-        part.copy_(compute(x[:, :, start : start + (part.shape[2] - 1) * rows.stride + rows.extent]))
+        read = x[:, :, start : start + (count - 1) * rows.stride + rows.extent]
+        out[:, :, first : first + count].copy_(compute(read))
     return out
 
 
@@ -215,6 +221,7 @@ class PackedWeights:
         self, load: Callable[[], tuple[Tensor, Tensor | None]], windows: Windows, group: int, dtype: torch.dtype
     ):
         self.dtype = dtype
+        self.rows = windows[0]
         self.stride = [window.stride for window in windows]
         self.dilation = [window.dilation for window in windows]
         self.group = group
@@ -258,51 +265,60 @@ class PackedConvolution(Kernel):
         weights: The packed weights.
         padding: The padding above and below, and that to the left and right, which the bottom does not include.
         relu: Whether to apply a ReLU.
+        needs_out: Whether to write only into a tensor that is passed as ``out``: in bands of rows, without padding.
     """
 
-    def __init__(self, weights: PackedWeights, padding: tuple[int, int], *, relu: bool):
+    def __init__(self, weights: PackedWeights, padding: tuple[int, int], *, relu: bool, needs_out: bool = False):
         self.weights, self.padding, self.relu = weights, list(padding), "relu" if relu else "none"
+        self.needs_out = needs_out
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
+        if out is not None and len(bottoms) == 1 and not any(self.padding):
+            return (_compute_in_bands(bottoms[0], out, self.weights.rows, self._convolve),)
+        return (_write(self._convolve(*bottoms), out),)
+
+    def _convolve(self, *bottoms: Tensor) -> Tensor:
         found, operators = self.weights, torch.ops.mkldnn
         x, *added = (b.to(found.dtype).contiguous(memory_format=torch.channels_last) for b in bottoms)
         weight, bias = found.pack(x.shape, self.padding)
         where = (self.padding, found.stride, found.dilation, found.group)
         if added:
             relu = None if self.relu == "none" else self.relu
-            y = operators._convolution_pointwise.binary(x, *added, weight, bias, *where, "add", 1.0, relu, [], None)
+            top = operators._convolution_pointwise.binary(x, *added, weight, bias, *where, "add", 1.0, relu, [], None)
         else:
-            y = operators._convolution_pointwise.default(x, weight, bias, *where, self.relu, [], "")
-        return (_write(y, out),)
+            top = operators._convolution_pointwise.default(x, weight, bias, *where, self.relu, [], "")
+        return top  # type: ignore[no-any-return]
 
 
 class MatrixConvolution(ConvolutionKernel):
     """Convolution by im2col and a matrix product with the net's own weights, for one group of channels.
 
     It is for weights that do not fit into the CPU's caches and that Winograd's method does not apply to, such as those
-    of a classifier made convolutional. The weights are not copied; only the windows are, of which there are few.
+    of a classifier made convolutional. The weights are not copied, unless the products have another dtype; only the
+    windows are, of which there are few.
 
     Args:
         weight: ``(O, C, kernel_h, kernel_w)``.
         bias: ``(O,)``, or None.
         windows: The window along rows and the one along columns: kernel size, stride and dilation.
         relu: Whether to apply a ReLU.
+        dtype: Dtype of the products.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, windows: Windows, *, relu: bool):
-        self.windows, self.relu = windows, relu
-        self.bias = None if bias is None else bias.detach()[:, None]
-        matrix = weight.detach().flatten(1)
+    def __init__(self, weight: Tensor, bias: Tensor | None, windows: Windows, *, relu: bool, dtype: torch.dtype):
+        self.windows, self.relu, self.dtype = windows, relu, dtype
+        self.bias = None if bias is None else bias.detach().to(dtype)[:, None]
+        matrix = weight.detach().to(dtype).flatten(1)
         # One product per slice of the outputs: threads that compute separate products wait less than threads that
-        # share one product.
-        most = max(1, len(matrix) // _LEAST_OUTPUTS)
+        # share one product. oneDNN, which multiplies bfloat16, shares one well.
+        most = max(1, len(matrix) // _LEAST_OUTPUTS) if dtype is not torch.bfloat16 else 1
         slices = max(count for count in range(1, most + 1) if len(matrix) % count == 0)
         self.weight = matrix.view(slices, -1, matrix.shape[1])
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the convolution of the bottom, in ``out`` unless that is None."""
-        x, (slices, outputs, depth) = bottoms[0], self.weight.shape
+        x, (slices, outputs, depth) = bottoms[0].to(self.dtype), self.weight.shape
         height, width = (
             (size - window.extent) // window.stride + 1 for size, window in zip(x.shape[2:], self.windows, strict=True)
         )

@@ -21,7 +21,7 @@ from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool
 from reproduction.fast.regions import Region
 
 _OUTPUTS = 512  # output channels computed at a time
-_BLOCK_BYTES = 2 << 20  # size of the transformed inputs of a block, so that the CPU's caches hold them
+_BLOCK_BYTES = 6 << 20  # size of the transformed inputs of a block, so that the CPU's caches hold them
 _ENOUGH_TILES = 384  # tiles per block for which the time to read the weights is always small
 
 
@@ -43,7 +43,7 @@ class WinogradConvolution(ConvolutionKernel):
     Attributes:
         size: n, the inputs of a tile along rows and columns (1 along columns that are not transformed).
         depth: Inner dimension of the matrix products: C, or C * r if only the rows are transformed.
-        weight: The transformed weights, in one axis; ``slices`` returns views ``(n * n, outputs, depth)`` of it.
+        weight: The transformed weights, in one axis; ``slices`` returns views ``(n * n, depth, outputs)`` of it.
     """
 
     needs_out = True
@@ -64,18 +64,18 @@ class WinogradConvolution(ConvolutionKernel):
         self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
         transform = torch.from_numpy(np.kron(matrices[0].kernel, matrices[1].kernel))
         for channels, transformed in self.slices():
-            # 8 outputs at a time, to limit the memory in double precision
-            parts = torch.split(weight.detach()[channels], 8), torch.split(transformed, 8, dim=1)
+            # 32 outputs at a time, to limit the memory in double precision
+            parts = torch.split(weight.detach()[channels], 32), torch.split(transformed, 32, dim=2)
             for kernel, result in zip(*parts, strict=True):
                 taps = kernel.permute(0, 2, 3, 1).double()
-                result.copy_((transform @ taps.reshape(len(kernel), transform.shape[1], -1)).transpose(0, 1))
+                result.copy_((transform @ taps.reshape(len(kernel), transform.shape[1], -1)).permute(1, 2, 0))
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield pairs: a slice of the output channels, and its transformed weights ``(n * n, outputs, depth)``."""
+        """Yield pairs: a slice of the output channels, and its transformed weights ``(n * n, depth, outputs)``."""
         each = math.prod(self.size) * self.depth
         for first in range(0, self.num_output, _OUTPUTS):
             last = min(first + _OUTPUTS, self.num_output)
-            yield slice(first, last), self.weight[first * each : last * each].view(-1, last - first, self.depth)
+            yield slice(first, last), self.weight[first * each : last * each].view(-1, self.depth, last - first)
 
     def overread(self, rows: int, columns: int) -> tuple[int, int]:
         """Return how many more rows and columns of the bottom are read than ``rows`` x ``columns`` outputs depend on.
@@ -213,12 +213,12 @@ class _Block:
 
     def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
         """Multiply transformed inputs and weights, transform the products back and store them in ``top``."""
-        layer, channels = self.layer, weight.shape[1]
+        layer, channels = self.layer, weight.shape[2]
         (rows, columns), (n, n_columns), (m, step) = layer._output_transforms, layer.size, layer.outputs
         halfway = _view(self.halfway, n + 1, step, self.tiles * channels)
         halfway[-1].view(-1, channels).copy_(bias)
         products = _view(self.products, n, n_columns, self.tiles * channels)
-        torch.bmm(inputs, weight.transpose(1, 2), out=products.view(-1, self.tiles, channels))
+        torch.bmm(inputs, weight, out=products.view(-1, self.tiles, channels))
         torch.bmm(columns.expand(n, -1, -1), products, out=halfway[:-1])
         outputs = _view(self.products, m, step * self.tiles * channels)
         y = torch.mm(rows, halfway.view(n + 1, -1), out=outputs)

@@ -74,6 +74,28 @@ def test_torch_convolution_computes_the_same_in_bands_and_memory_formats(monkeyp
             assert relative(room.numpy(), want.numpy()) < 2e-6
 
 
+@pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
+def test_packed_convolution_computes_the_same_in_bands(monkeypatch, group, window):
+    weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
+    packed = kernels.PackedWeights(lambda: (weight, bias), [window] * 2, group, torch.float32)
+    made = kernels.PackedConvolution(packed, (0, 0), relu=True, needs_out=True)
+    want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
+    for values in (1, 4 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, a few rows, all
+        monkeypatch.setattr(kernels, "BAND_VALUES", values)
+        room = torch.full_like(want, 7.0)
+        assert made([x], room, BUFFERS)[0] is room
+        assert relative(room.numpy(), want.numpy()) < 2e-6
+        assert len(packed._packed) <= 2
+
+
+def test_a_matrix_convolution_in_bfloat16_is_exact_to_its_eight_bits():
+    weight, bias, x = torch.randn(512, 6, 3, 3), torch.randn(512), torch.randn(1, 6, 15, 18)
+    made = kernels.MatrixConvolution(weight, bias, [Window(3)] * 2, relu=True, dtype=torch.bfloat16)
+    (got,) = made([x], None, BUFFERS)
+    assert got.dtype is torch.bfloat16
+    assert relative(got.float().numpy(), F.conv2d(x, weight, bias).relu().numpy()) < 2e-2
+
+
 @pytest.mark.parametrize("at_a_time", [1, 1 << 20])
 @pytest.mark.parametrize("outputs", [10, 96])
 @pytest.mark.parametrize("windows", [[Window(1)] * 2, [Window(3), Window(2, 2)], [Window(2, 1, 0, 3), Window(3, 3)]])
@@ -83,7 +105,7 @@ def test_matrix_convolution_computes_the_same_as_torch(monkeypatch, at_a_time, o
     weight, bias = torch.randn(outputs, 6, *(window.kernel for window in windows)), torch.randn(outputs)
     x = torch.randn(2, 6, 15, 18)
     for bias_too, relu in [(bias, True), (None, False)]:
-        made = kernels.MatrixConvolution(weight, bias_too, windows, relu=relu)
+        made = kernels.MatrixConvolution(weight, bias_too, windows, relu=relu, dtype=torch.float32)
         assert made.weight.shape[0] == (6 if outputs == 96 else 1)
         stride, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "dilation"))
         want = F.conv2d(x, weight, bias_too, stride, 0, dilation)

@@ -69,11 +69,11 @@ def test_many_output_channels_are_computed_in_slices(monkeypatch):
 
 def test_many_rows_of_tiles_are_computed_in_blocks_that_share_buffers():
     buffers = BufferPool(torch.float32, torch.device("cpu"))
-    x, weight = torch.randn(1, 32, 202, 122), torch.randn(32, 32, 3, 3)
+    x, weight = torch.randn(1, 32, 402, 122), torch.randn(32, 32, 3, 3)
     got = convolve(weight, None, x, (4, 4), relu=False, buffers=buffers)
     assert relative(got.numpy(), F.conv2d(x.double(), weight.double()).numpy()) < 2e-6
     assert not buffers._in_use
-    assert buffers.size < 3e6
+    assert buffers.size < 6e6
 
 
 def test_winograd_in_bfloat16_is_exact_to_its_eight_bits():
