@@ -91,10 +91,10 @@ def plan_export(net: Net, outputs: Sequence[str] | None = None) -> ExportPlan:
     shapes = {name: net.blob_shapes[name] for name in net.inputs if name in needed}
     if not shapes:
         raise NetError("these blobs need no input, so that there is nothing to export", got=", ".join(blobs))
-    batch = all(_propagate(net, blobs, _resize(shapes, batch=size)) is not None for size in (1, 2))
+    batch = all(infer_shapes(net, blobs, _resize(shapes, batch=size)) is not None for size in (1, 2))
     larger = _resize(shapes, step=STEP)
-    sizes = larger != shapes and _propagate(net, blobs, larger) is not None
-    if batch and sizes and _propagate(net, blobs, _resize(larger, batch=2)) is None:
+    sizes = larger != shapes and infer_shapes(net, blobs, larger) is not None
+    if batch and sizes and infer_shapes(net, blobs, _resize(larger, batch=2)) is None:
         batch = False
     return ExportPlan(shapes, blobs, batch, sizes)
 
@@ -107,7 +107,7 @@ def takes_any_size(net: Net, plan: ExportPlan) -> bool:
         plan: What is computed; see ``plan_export``.
     """
     steps = (1, 2, 3, 5, 7)
-    return plan.free_sizes and all(_propagate(net, plan.outputs, _resize(plan.shapes, step=step)) for step in steps)
+    return plan.free_sizes and all(infer_shapes(net, plan.outputs, _resize(plan.shapes, step=step)) for step in steps)
 
 
 def _resize(shapes: Mapping[str, Shape], *, batch: int = 0, step: int = 0) -> dict[str, Shape]:
@@ -118,8 +118,14 @@ def _resize(shapes: Mapping[str, Shape], *, batch: int = 0, step: int = 0) -> di
     }
 
 
-def _propagate(net: Net, blobs: Sequence[str], inputs: Mapping[str, Shape]) -> dict[str, Shape] | None:
-    """Return the shapes of all blobs for those of the inputs, without computing values; None if a layer refuses."""
+def infer_shapes(net: Net, blobs: Sequence[str], inputs: Mapping[str, Shape]) -> dict[str, Shape] | None:
+    """Return the shapes of all blobs for those of the inputs, without computing values; None if a layer refuses.
+
+    Args:
+        net: The net.
+        blobs: The blobs to find the shapes of; those that they are computed from are returned, too.
+        inputs: The shapes of the inputs.
+    """
     shapes = dict(inputs)
     for node in net.graph.find_needed(blobs):
         layer = net.layer_at(node)
@@ -186,7 +192,7 @@ def output_axes(net: Net, plan: ExportPlan) -> dict[str, list[int | str]]:
     others = {f"{size}": _resize(plan.shapes, batch=size) for size in (1, 2) if plan.free_batch}
     others |= {"sizes": _resize(plan.shapes, step=STEP)} if plan.free_sizes else {}
     for which, shapes in others.items():
-        found = _propagate(net, plan.outputs, shapes) or {}
+        found = infer_shapes(net, plan.outputs, shapes) or {}
         for name, axes in named.items():
             for i, size in enumerate(found[name]):
                 if size != own[name][i]:

@@ -82,6 +82,27 @@ def test_a_mean_loss_reads_as_a_sum_too():
     assert meter.read([2.0, 4.0], meter.pixels) == ((24.0 + 12.0) / 2, 3.0)
 
 
+def test_labels_that_are_cropped_are_counted_where_the_loss_compares_them():
+    """As in U-Net, which scores the middle of its input; here without padding, 1 x 2 of 3 x 4 pixels."""
+    text = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 2, 3, 4] } } }
+        layer { name: "label" type: "Input" top: "label" input_param { shape { dim: [1, 1, 3, 4] } } }
+        layer { name: "score" type: "Convolution" bottom: "data" top: "score"
+                convolution_param { num_output: 5 kernel_size: 3 } }
+        layer { name: "crop" type: "Crop" bottom: "label" bottom: "score" top: "label_c"
+                crop_param { axis: 2 offset: 1 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label_c" top: "loss"
+                loss_param { ignore_label: 255 normalize: false } }"""
+    cropped = Net(prototxt.loads(text, NetParameter), Phase.TRAIN)
+    array = np.array([[1, 1, 1, 1], [1, 255, 1, 1], [1, 1, 1, 1]], np.uint8)[None, None]
+    larger = np.pad(array, [(0, 0), (0, 0), (0, 2), (0, 0)], constant_values=2)
+    images = [{"data": np.zeros((1, 2, *each.shape[2:]), np.float32), "label": each} for each in (array, larger)]
+    meter = Meter(cropped, lambda draw: images[draw])
+    meter(0), meter(1)
+    assert find_losses(cropped)[0].label == "label"
+    assert meter.pixels == [1, 5]
+    assert meter.read([2.0, 10.0], meter.pixels) == (6.0, 2.0)
+
+
 def test_an_image_without_labels_divides_by_nothing():
     meter = Meter(net("loss_param { ignore_label: 255 normalize: false }"), labels(0))
     meter(0)
