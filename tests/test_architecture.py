@@ -31,7 +31,7 @@ ROOMS = {
     "caffe.net": (*CAFFE, "caffe.layers", "caffe.layers.quick"),
     "caffe.dialects": (*CAFFE, "caffe.layers", "caffe.layers.quick", "caffe.net"),
     "caffe": ("caffe.dialects",),
-    "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
+    "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.layers.quick", "caffe.net"),
     "fast": (
         "caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.layers.quick",
         "caffe.net",

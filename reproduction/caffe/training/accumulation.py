@@ -7,6 +7,7 @@ the parameter.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,6 +71,13 @@ class Accumulation:
                 del layer.__dict__[name]
             else:
                 layer.__dict__[name] = before
+
+
+def find_used_once(net: Net) -> set[int]:
+    """Return the ids of the parameters that one layer uses for one bottom, so that their gradient has one term."""
+    layers = [layer for layer in net.children() if isinstance(layer, Layer)]
+    uses = Counter(id(_owner(blob)) for layer in layers for blob in layer.blobs for _ in layer.layer_param.bottom)
+    return {key for key, count in uses.items() if count == 1}
 
 
 def _owner(blob: Tensor) -> Tensor:

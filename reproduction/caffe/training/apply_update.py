@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.layers.quick import convolve
 from reproduction.caffe.schema import ParamSpec, SolverParameter
 from reproduction.caffe.training import update_rules
+
+_CACHED_VALUES = 1 << 18  # of a parameter, updated at a time
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Updates:
         learned: The parameters in Caffe's order, on their device, each with its ``param`` message.
         keep: Whether to store the update in ``grad`` afterwards, as Caffe's diff does; otherwise ``grad`` is set to
             None.
+        used_once: The ids of the parameters whose gradient is complete after one layer's backward pass.
 
     Attributes:
         history: The history blobs of the update rule, e.g. momentum, in Caffe's order: the first blob of every
@@ -57,14 +61,21 @@ class Updates:
         ReproductionError: If the solver type or ``regularization_type`` is unknown.
     """
 
-    def __init__(self, param: SolverParameter, learned: Sequence[tuple[nn.Parameter, ParamSpec]], *, keep: bool):
+    def __init__(
+        self,
+        param: SolverParameter,
+        learned: Sequence[tuple[nn.Parameter, ParamSpec]],
+        *,
+        keep: bool,
+        used_once: Collection[int] = (),
+    ):
         if param.regularization_type not in {"L1", "L2"}:
             raise ReproductionError(
                 "unknown regularization_type", place="solver", got=param.regularization_type, want="L1 or L2"
             )
         self.param = param
         self.learned = list(learned)
-        self.keep = keep
+        self.keep, self.used_once = keep, used_once
         self.rule = update_rules.find_rule(param)
         self.history: list[Tensor] = []
         self._still: set[int] = set()
@@ -108,23 +119,37 @@ class Updates:
             rate: The learning rate of the iteration, before ``lr_mult``.
             iteration: The number of updates made before.
         """
-        p, spec = self.learned[index]
+        p, _ = self.learned[index]
         gradient = p.grad
         if index in self._still:
             p.grad = None
             return
         if gradient is None:
             gradient = torch.zeros_like(p)
-        if self.param.iter_size > 1:
-            gradient.mul_(1 / self.param.iter_size)
+        self._apply_rows(index, 0, gradient, rate, iteration)
+        p.grad = gradient if self.keep else None
+
+    def _apply_rows(self, index: int, first: int, gradient: Tensor, rate: float, iteration: int) -> None:
+        """Update the rows from ``first`` on by their gradient; with ``keep``, replace it by the update."""
+        p, spec = self.learned[index]
         decay = float(np.float32(self.param.weight_decay) * np.float32(spec.decay_mult))
-        if decay:
-            gradient.add_(p if self.param.regularization_type == "L2" else p.sign(), alpha=decay)
-        history = self.history[index :: len(self.learned)]
         local_rate = float(np.float32(rate) * np.float32(spec.lr_mult))
-        update = self.rule.update(gradient, history, local_rate, iteration, self.param)
-        p.sub_(update)
-        p.grad = gradient.copy_(update) if self.keep else None
+        blobs = [p, *self.history[index :: len(self.learned)]]
+        steps: Iterable[Sequence[Tensor]] = [(gradient, *blobs)]
+        if p.numel() > _CACHED_VALUES:
+            # A few rows at a time, so that they stay in the CPU's caches from one operation to the next.
+            rows = max(1, _CACHED_VALUES * len(gradient) // gradient.numel())
+            taken = [gradient, *(x[first : first + len(gradient)] for x in blobs)]
+            steps = zip(*(torch.split(x, rows) for x in taken), strict=True)
+        for part, weight, *history in steps:
+            if self.param.iter_size > 1:
+                part.mul_(1 / self.param.iter_size)
+            if decay:
+                part.add_(weight if self.param.regularization_type == "L2" else weight.sign(), alpha=decay)
+            update = self.rule.update(part, history, local_rate, iteration, self.param)
+            weight.sub_(update)
+            if self.keep:
+                part.copy_(update)
 
     def apply_all(self, rate: float, iteration: int) -> None:
         """Clip the gradients and update every parameter.
@@ -141,7 +166,8 @@ class Updates:
     def in_backward(self, rate: float, iteration: int) -> Iterator[None]:
         """A context manager that updates each parameter as soon as the backward pass has computed its gradient.
 
-        This saves memory, as the gradient is freed at once. The weights are bit-identical to those of ``apply_all``.
+        This saves memory, as the gradient is freed at once; if its layer can compute it in parts, there is only one of
+        them at a time. The weights are bit-identical to those of ``apply_all``, but for the rounding of such parts.
         The block must contain exactly one backward pass. Gradients are not clipped, since clipping needs all of them at
         once.
 
@@ -152,19 +178,30 @@ class Updates:
         waiting = set(range(len(self.learned)))
 
         def update(index: int, p: Tensor) -> None:
-            waiting.remove(index)
-            self.apply(index, rate, iteration)
+            if index in waiting:  # otherwise it was updated in parts
+                waiting.remove(index)
+                self.apply(index, rate, iteration)
+
+        @torch.no_grad()
+        def update_rows(index: int, first: int, gradient: Tensor) -> None:
+            waiting.discard(index)
+            if index not in self._still:
+                self._apply_rows(index, first, gradient, rate, iteration)
 
         hooks = [
             p.register_post_accumulate_grad_hook(partial(update, i))  # type: ignore[no-untyped-call]
             for i, (p, _) in enumerate(self.learned)
             if p.requires_grad
         ]
+        takers = {id(p): partial(update_rows, i) for i, (p, _) in enumerate(self.learned) if id(p) in self.used_once}
+        convolve.TAKERS.update(takers)
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+            for key in takers:
+                del convolve.TAKERS[key]
         for index in sorted(waiting):
             self.apply(index, rate, iteration)
 

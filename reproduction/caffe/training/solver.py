@@ -20,7 +20,7 @@ from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import snapshot, solver_nets, update_rules
-from reproduction.caffe.training.accumulation import Accumulation
+from reproduction.caffe.training.accumulation import Accumulation, find_used_once
 from reproduction.caffe.training.apply_update import Updates
 from reproduction.caffe.training.events import Evaluated, Event, FinalLoss, LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
@@ -71,13 +71,13 @@ class Solver:
         keep_gradients: bool = False,
         ranks: Ranks | None = None,
     ):
-        self.param, self.net, self.feed = param, net, feed
-        self.test_nets = list(test_nets)
+        self.param, self.net, self.feed, self.test_nets = param, net, feed, list(test_nets)
         self.test_feeds: list[Feed | None] = [*test_feeds, *[None] * (len(test_nets) - len(test_feeds))]
         self.ranks = ranks or Ranks()
         self._check()
         self._accumulation = Accumulation(net)
-        self.updates = Updates(param, net.learnable, keep=keep_gradients or param.snapshot_diff)
+        keep, once = keep_gradients or param.snapshot_diff, find_used_once(net)
+        self.updates = Updates(param, net.learnable, keep=keep, used_once=once)
         self.iter = self.current_step = 0
         self.loss, self.smoothed_loss = math.nan, 0.0
         self.sample_losses: list[float] = []

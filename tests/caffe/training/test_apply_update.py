@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.schema import ParamSpec, SolverParameter
-from reproduction.caffe.training import solver
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.layers.quick import convolve
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, ParamSpec, Phase, SolverParameter
+from reproduction.caffe.training import apply_update, solver
 from reproduction.caffe.training.apply_update import Updates
 from tests.helpers import tiny_training
 
@@ -182,3 +185,33 @@ def test_norms_are_of_weights_and_summed_gradients():
         flat = torch.cat([t.reshape(-1) for t in tensors])
         assert norms.l1[which] == pytest.approx(flat.abs().sum().item(), rel=1e-5)
         assert norms.l2[which] == pytest.approx(flat.norm().item(), rel=1e-5)
+
+
+CLASSIFIER = """
+    layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 8 dim: 9 dim: 9 }} }} }}
+    layer {{ name: "fc6" type: "Convolution" bottom: "data" top: "fc6" {shared}
+             convolution_param {{ num_output: 600 kernel_size: 7 weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "again" type: "Convolution" bottom: "data" top: "again" {shared}
+             convolution_param {{ num_output: 600 kernel_size: 7 weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "loss" type: "EuclideanLoss" bottom: "fc6" bottom: "again" top: "loss" loss_weight: 1 }}
+"""
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shared", ["", 'param { name: "w" } param { name: "b" }'])
+def test_gradients_in_parts_give_the_same_weights(kind, shared, monkeypatch):
+    """A large weight is updated part by part in the backward pass, unless two layers share it."""
+    monkeypatch.setattr(convolve, "_LARGE", 0)
+    monkeypatch.setattr(apply_update, "_CACHED_VALUES", 1000)
+    inputs = {"data": torch.randn(1, 8, 9, 9, generator=torch.Generator().manual_seed(4))}
+    found = []
+    for keep in (False, True):  # gradients that are kept are computed as a whole
+        net = Net(prototxt.loads(CLASSIFIER.format(shared=shared), NetParameter), Phase.TRAIN, seed=0)
+        param = prototxt.loads(f'base_lr: 0.01 lr_policy: "fixed" weight_decay: 0.1 {text(kind)}', SolverParameter)
+        run = solver.Solver(param, net, lambda draw: inputs, keep_gradients=keep)
+        run.step(3)
+        found.append([*net.parameters(), *run.history])
+        assert not convolve.TAKERS
+    assert len(run.updates.used_once) == (0 if shared else 4)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

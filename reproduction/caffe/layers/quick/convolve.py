@@ -7,7 +7,7 @@ never does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,13 @@ from reproduction.caffe.geometry import Window, conv_size
 from reproduction.caffe.layers.quick import winograd
 
 _NARROW = 128  # number of channels up to which torch is not slower in channels_last format
+_PART = 256  # output channels whose gradient is handed over at a time
+_LARGE = 1 << 22  # number of weights from which on it is
 _THIN = 32  # number of values in a window up to which im2col is cheap
+
+#: Functions that take the gradient of a weight in parts, so that it is never in memory as a whole, by the id of the
+#: weight. The arguments are the first output channel of a part, and the part. Autograd gets no gradient then.
+TAKERS: dict[int, Callable[[int, Tensor], object]] = {}
 
 
 def convolve(
@@ -87,12 +93,22 @@ class _MatrixConvolution(Function):
         found: list[Tensor | None] = [None, None, None]
         if ctx.needs_input_grad[0]:
             found[0] = _sum_windows(pixels @ weight.flatten(1), x, ctx.windows)
-        if ctx.needs_input_grad[1]:
-            products = [g.T @ rows for g, rows in zip(pixels, _window_rows(x, ctx.windows), strict=True)]
-            found[1] = (products[0] if len(products) == 1 else torch.stack(products).sum(0)).reshape(weight.shape)
         if ctx.needs_input_grad[2]:
             found[2] = pixels.sum((0, 1))
+        if ctx.needs_input_grad[1]:
+            rows, take = _window_rows(x, ctx.windows), TAKERS.get(id(weight))
+            if take is None or weight.numel() <= _LARGE or torch.is_grad_enabled():
+                found[1] = _multiply(pixels, rows).reshape(weight.shape)
+                return (*found, None, None)
+            for first, part in enumerate(torch.split(pixels, _PART, 2)):
+                take(first * _PART, _multiply(part, rows).view(-1, *weight.shape[1:]))
         return (*found, None, None)
+
+
+def _multiply(pixels: Tensor, rows: Tensor) -> Tensor:
+    """Return the gradient of the weights, ``(O, C * taps)``: the products of pixels and windows, summed over images."""
+    products = [gradient.T @ windows for gradient, windows in zip(pixels, rows, strict=True)]
+    return products[0] if len(products) == 1 else torch.stack(products).sum(0)
 
 
 def has_channels_last(x: Tensor) -> bool:
