@@ -19,12 +19,10 @@ from reproduction.fast.kernels import (
     ConvolutionKernel,
     Kernel,
     MatrixConvolution,
-    PackedConvolution,
-    PackedWeights,
     TorchConvolution,
-    can_pack_weights,
 )
 from reproduction.fast.ops import Op, WindowOp, channel_factors, describe_folded
+from reproduction.fast.packed import PackedConvolution, PackedWeights, can_pack_weights
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import WinogradConvolution
 

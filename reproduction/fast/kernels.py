@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,7 +20,6 @@ from reproduction.fast.regions import PixelRange, Region, Windows
 _LEAST_OUTPUTS = 256  # least number of output channels per matrix product
 _IM2COL_VALUES = 8 << 20  # values that im2col produces at a time
 LARGE_TOP = 32 << 20  # bytes; the C library gives freed memory of this size back to the operating system
-_PACKED_SIZES = 2  # sizes of the bottom for which packed weights are kept
 BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a buffer
 
 
@@ -45,11 +43,12 @@ class Kernel:
         raise NotImplementedError(type(self).__name__)
 
 
-def _write(result: Tensor, out: Tensor | None) -> Tensor:
+def write(result: Tensor, out: Tensor | None) -> Tensor:
+    """Return ``result``, copied to ``out`` unless that is None."""
     return result if out is None else out.copy_(result)
 
 
-def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
+def compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute ``out`` in bands of rows, so that each band is still in the CPU's caches when it is copied to ``out``.
 
     All bands have the same number of rows, for kernels that prepare for a size; the last one may overlap with another.
@@ -85,7 +84,7 @@ class LayerForward(Kernel):
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
             raise error.at(layer_place(self.layer.layer_param)) from error.__cause__
-        return tops if out is None else (_write(tops[0], out), *tops[1:])
+        return tops if out is None else (write(tops[0], out), *tops[1:])
 
 
 class PassThrough(Kernel):
@@ -93,7 +92,7 @@ class PassThrough(Kernel):
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the bottom, copied to ``out`` unless that is None."""
-        return (_write(bottoms[0], out),)
+        return (write(bottoms[0], out),)
 
 
 class Concatenation(Kernel):
@@ -152,7 +151,7 @@ class ChannelNormalization(Kernel):
         scale = torch.addmm(values.new_tensor(form.k), values * values, self.band)
         # Exponents of 0.75 are usual, and a root is several times as fast as a power.
         power = scale.sqrt().mul_(scale).rsqrt_() if form.beta == 0.75 else scale.pow_(-form.beta)
-        return (_write(power.mul_(values).view(x.shape).permute(0, 3, 1, 2), out),)
+        return (write(power.mul_(values).view(x.shape).permute(0, 3, 1, 2), out),)
 
 
 class ConvolutionKernel(Kernel):
@@ -191,7 +190,7 @@ class TorchConvolution(ConvolutionKernel):
         """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
         x, *added = (bottom.to(self.dtype) for bottom in bottoms)
         if out is not None and not added:
-            return (_compute_in_bands(x, out, self.rows, self._convolve),)
+            return (compute_in_bands(x, out, self.rows, self._convolve),)
         top = self._convolve(x, *added)
         return (top.to(bottoms[0].dtype) if out is None else out.copy_(top),)
 
@@ -200,95 +199,6 @@ class TorchConvolution(ConvolutionKernel):
         if added is not None:
             y += added
         return F.relu(y, inplace=True) if self.relu else y
-
-
-class PackedWeights:
-    """The weights of a convolution in the order in memory that oneDNN prefers for the size of the bottom.
-
-    The order depends on the size: with weights that were packed for another one, convolutions are up to twenty times
-    slower. Weights for the last two sizes are kept.
-
-    Args:
-        load: A function that returns the weights ``(O, C / group, kernel_h, kernel_w)`` and the bias ``(O,)`` or None.
-        windows: The window along rows and the one along columns: kernel size, stride and dilation.
-        group: Number of groups of channels.
-        dtype: Dtype of the products.
-
-    Source: torch 2.11 to 2.13, ``torch._inductor.fx_passes.mkldnn_fusion``, which calls the same operators.
-    """
-
-    def __init__(
-        self, load: Callable[[], tuple[Tensor, Tensor | None]], windows: Windows, group: int, dtype: torch.dtype
-    ):
-        self.dtype = dtype
-        self.rows = windows[0]
-        self.stride = [window.stride for window in windows]
-        self.dilation = [window.dilation for window in windows]
-        self.group = group
-        self._load = load
-        self._packed: OrderedDict[tuple[int, ...], tuple[Tensor, Tensor | None]] = OrderedDict()
-
-    def pack(self, shape: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Return the packed weights, and the bias or None.
-
-        Args:
-            shape: The shape of the bottom, ``(N, C, H, W)``.
-            padding: The padding above and below, and that to the left and right.
-        """
-        key = (*shape, *padding)
-        if key in self._packed:
-            self._packed.move_to_end(key)
-        else:
-            self._packed[key] = self._pack(shape, padding)
-            if len(self._packed) > _PACKED_SIZES:
-                self._packed.popitem(last=False)
-        return self._packed[key]
-
-    def _pack(self, shape: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        weight, bias = self._load()
-        args = (list(padding), self.stride, self.dilation, self.group, list(shape))
-        packed = torch.ops.mkldnn._reorder_convolution_weight(weight.detach().to(self.dtype), *args)
-        return packed, None if bias is None else bias.detach().to(self.dtype)
-
-
-def can_pack_weights() -> bool:
-    """Return whether torch has oneDNN's convolutions with packed weights."""
-    names = ("_convolution_pointwise", "_reorder_convolution_weight")
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and hasattr(torch.ops, "mkldnn") and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
-class PackedConvolution(Kernel):
-    """Convolution by oneDNN with packed weights, which adds a second bottom and applies a ReLU in the same pass.
-
-    Args:
-        weights: The packed weights.
-        padding: The padding above and below, and that to the left and right, which the bottom does not include.
-        relu: Whether to apply a ReLU.
-        needs_out: Whether to write only into a tensor that is passed as ``out``: in bands of rows, without padding.
-    """
-
-    def __init__(self, weights: PackedWeights, padding: tuple[int, int], *, relu: bool, needs_out: bool = False):
-        self.weights, self.padding, self.relu = weights, list(padding), "relu" if relu else "none"
-        self.needs_out = needs_out
-
-    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
-        if out is not None and len(bottoms) == 1 and not any(self.padding):
-            return (_compute_in_bands(bottoms[0], out, self.weights.rows, self._convolve),)
-        return (_write(self._convolve(*bottoms), out),)
-
-    def _convolve(self, *bottoms: Tensor) -> Tensor:
-        found, operators = self.weights, torch.ops.mkldnn
-        x, *added = (b.to(found.dtype).contiguous(memory_format=torch.channels_last) for b in bottoms)
-        weight, bias = found.pack(x.shape, self.padding)
-        where = (self.padding, found.stride, found.dilation, found.group)
-        if added:
-            relu = None if self.relu == "none" else self.relu
-            top = operators._convolution_pointwise.binary(x, *added, weight, bias, *where, "add", 1.0, relu, [], None)
-        else:
-            top = operators._convolution_pointwise.default(x, weight, bias, *where, self.relu, [], "")
-        return top  # type: ignore[no-any-return]
 
 
 class MatrixConvolution(ConvolutionKernel):
@@ -331,7 +241,7 @@ class MatrixConvolution(ConvolutionKernel):
                 y = torch.bmm(self.weight, columns.expand(slices, -1, -1)).view(slices * outputs, -1)
                 y = y if self.bias is None else y.add_(self.bias)
                 part.copy_((y.clamp_min_(0) if self.relu else y).view(part.shape))
-        return (_write(top, out),)
+        return (write(top, out),)
 
     def _im2col(self, image: Tensor, first: int, rows: int) -> Tensor:
         """Return im2col of some rows of outputs, ``(C * kernel_h * kernel_w, rows * columns)``."""
@@ -372,10 +282,10 @@ class MaxPool(Kernel):
         """Return the maxima of the windows of the bottom, in ``out`` unless that is None."""
         x = bottoms[0]
         if any(self.padding):
-            return (_write(F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=True), out),)
+            return (write(F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=True), out),)
         if any(self.frame):
             x = F.pad(x, self.frame, value=-math.inf)
-        return (self.pool(x) if out is None else _compute_in_bands(x, out, self.windows[0], self.pool),)
+        return (self.pool(x) if out is None else compute_in_bands(x, out, self.windows[0], self.pool),)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the maxima of the windows of ``x``, which contains the padding, in a new tensor."""
@@ -403,7 +313,7 @@ class Upsampling(Kernel):
         """Return the upsampled bottom, in ``out`` unless that is None."""
         # Columns first: the larger product is then batched by channel, which is faster in torch than one product.
         y = self.rows @ (bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T)
-        return (_write(y if self.bias is None else y.add_(self.bias), out),)
+        return (write(y if self.bias is None else y.add_(self.bias), out),)
 
 
 def upsampling_matrix(factor: Tensor, window: Window, bottom: PixelRange, top: PixelRange) -> Tensor:

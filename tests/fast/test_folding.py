@@ -6,7 +6,7 @@ import torch
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler, kernels
+from reproduction.fast import compiler, packed
 from tests.helpers.parity import relative
 
 DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 9 dim: 9 } } }\n'
@@ -122,13 +122,13 @@ def test_folded_statistics_that_change_are_noticed():
 def test_weights_are_packed_for_the_last_two_sizes(monkeypatch):
     calls = []
     net = build(conv("c"))
-    pack = kernels.PackedWeights._pack
+    pack = packed.PackedWeights._pack
 
     def count(self, shape, padding):
         calls.append(shape[2])
         return pack(self, shape, padding)
 
-    monkeypatch.setattr(kernels.PackedWeights, "_pack", count)
+    monkeypatch.setattr(packed.PackedWeights, "_pack", count)
     compiled = compiler.compile(net)
     for side in (9, 8, 9, 8, 7, 9):
         x = torch.randn(1, 6, side, side)

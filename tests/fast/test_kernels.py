@@ -11,7 +11,7 @@ from reproduction.caffe.geometry import Window
 from reproduction.caffe.layers.lrn import LRN
 from reproduction.caffe.layers.pooling import max_pool
 from reproduction.caffe.schema import LayerParameter
-from reproduction.fast import kernels, precisions
+from reproduction.fast import kernels, packed, precisions
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.regions import PixelRange, Region
 from tests.golden import seeded
@@ -77,15 +77,15 @@ def test_torch_convolution_computes_the_same_in_bands_and_memory_formats(monkeyp
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
 def test_packed_convolution_computes_the_same_in_bands(monkeypatch, group, window):
     weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
-    packed = kernels.PackedWeights(lambda: (weight, bias), [window] * 2, group, torch.float32)
-    made = kernels.PackedConvolution(packed, (0, 0), relu=True, needs_out=True)
+    weights = packed.PackedWeights(lambda: (weight, bias), [window] * 2, group, torch.float32)
+    made = packed.PackedConvolution(weights, (0, 0), relu=True, needs_out=True)
     want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
     for values in (1, 4 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, a few rows, all
         monkeypatch.setattr(kernels, "BAND_VALUES", values)
         room = torch.full_like(want, 7.0)
         assert made([x], room, BUFFERS)[0] is room
         assert relative(room.numpy(), want.numpy()) < 2e-6
-        assert len(packed._packed) <= 2
+        assert len(weights._packed) <= 2
 
 
 def test_a_matrix_convolution_in_bfloat16_is_exact_to_its_eight_bits():

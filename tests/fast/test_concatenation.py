@@ -1,0 +1,49 @@
+"""Concat layers whose bottoms are stored in the top, against the net."""
+
+import pytest
+import torch
+
+from reproduction.fast import compiler
+from tests.fast.test_folding import build, check, conv, layer
+
+POINT = "kernel_size: 1"
+NETS = {
+    "branches": conv("a", param=POINT) + layer("r", "ReLU", "a") + conv("b") + layer("k", "Concat", "r b"),
+    "a part twice": conv("a", param=POINT) + layer("k", "Concat", "a a"),
+    "a part of two": conv("a") + conv("b", param=POINT) + layer("j", "Concat", "a b") + layer("k", "Concat", "b a"),
+    "an input": conv("a", param=POINT + " bias_term: false") + layer("k", "Concat", "data a"),
+    "pooled": conv("a")
+    + layer("p", "Pooling", "a", param="pooling_param { kernel_size: 3 stride: 1 pad: 1 }")
+    + layer("k", "Concat", "p a"),
+    "a view": conv("a")
+    + layer("s", "Slice", "a").replace('top: "s"', 'top: "s" top: "t"')
+    + layer("k", "Concat", "t s"),
+    "layers of a block": "".join(
+        conv(f"c{i}", f"k{i - 1}" if i else "data", POINT if i % 2 else "kernel_size: 3 pad: 1")
+        + layer(f"k{i}", "Concat", f"k{i - 1} c{i}" if i else "data c0")
+        for i in range(4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_parts_of_a_concatenation_are_those_of_the_net(name):
+    net = build(NETS[name])
+    last = list(net.blob_shapes)[-1]
+    check(net, compiler.compile(net), None, [last], [*net.blob_shapes], None)
+
+
+def test_a_border_may_surround_the_parts():
+    parts = conv("a", param=POINT) + conv("b")
+    net = build((parts + layer("k", "Concat", "a b") + conv("c", "k")).replace("num_output: 8", "num_output: 24"))
+    check(net, compiler.compile(net), None, ["k"], ["a", "c"])
+
+
+def test_the_parts_are_written_where_the_top_is():
+    compiled = compiler.compile(build(NETS["layers of a block"]))
+    compiled(data=torch.randn(2, 6, 9, 9))
+    (plan,) = (cached.plan for cached in compiled._plans.values())
+    assert {place.buffer for step in plan.steps for place in step.places if place} == {"k3"}
+    assert [place.stored[1] for step in plan.steps for place in step.places if place and place.stored] == [
+        slice(6, 14), slice(0, 14), slice(14, 22), slice(0, 22), slice(22, 30), slice(0, 30), slice(30, 38)
+    ]  # fmt: skip
