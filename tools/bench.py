@@ -36,7 +36,7 @@ from pathlib import Path
 from common import ROOT, run
 
 from bench import nets, results, rounds
-from bench.contenders import FORWARD, TRAIN, Task
+from bench.contenders import FORWARD, TRAIN, Contender, Task
 from bench.processes import OtherLoad
 
 from reproduction.caffe import tested_devices
@@ -67,8 +67,10 @@ def main() -> int:
             rounds.measure_pairs(net_name, size, args.busy, args.rounds, args.threads)
         return 0
     tested_devices.warn_if_untested(args.device)  # warn here: the output of the worker processes is captured
-    failures = []
-    for kind in KINDS if args.all else (args.kind,):
+    kinds, failures = KINDS if args.all else (args.kind,), []
+    for kind in kinds:
+        rounds.check_names(_table(kind), args.only)
+    for kind in kinds:
         names = args.nets or _known({"forward": TABLE, "train": TRAINED}.get(kind, ["voc-fcn8s"]))
         for net_name in names:
             try:
@@ -95,8 +97,7 @@ def measure(kind: str, net_name: str, args: argparse.Namespace) -> list[str]:
     """
     if not _known([net_name]):
         raise ReproductionError(f"there is no net {net_name!r} in {PROTOTXT.name}/", remedy="Name one of its folders.")
-    table = [c for c in (TRAIN if kind == "train" else FORWARD) if kind != "load" or c.loads]
-    chosen = [] if kind == "evaluate" else rounds.choose(table, args.only, args.device, net_name)
+    chosen = [] if kind == "evaluate" else rounds.choose(_table(kind), args.only, args.device, net_name)
     done = results.load_report(args.report / "bench.json").get(kind, {}) if args.resume else {}
     failures, by_side = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -131,6 +132,11 @@ def measure(kind: str, net_name: str, args: argparse.Namespace) -> list[str]:
         results.plot(plot, f"{net_name}, {args.threads} threads", by_side)
         print(f"\n{plot}")
     return failures
+
+
+def _table(kind: str) -> list[Contender]:
+    """Return the contenders of one kind of work."""
+    return [c for c in (TRAIN if kind == "train" else FORWARD) if kind != "load" or c.loads]
 
 
 def _known(names: Iterable[str]) -> list[str]:

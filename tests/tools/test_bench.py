@@ -281,7 +281,10 @@ def test_medians_are_kept_for_the_readme(tool, monkeypatch, tmp_path):
         (["--net", "voc-fcn9s"], "error: there is no net 'voc-fcn9s' in prototxt/. Name one of its folders.\n"),
         (
             ["--train", "--only", "Caffe"],
-            "error: no such contender; got ['Caffe'], want some of ['our Solver', 'PyTorch'].\n",
+            (
+                "error: no such contender; got ['Caffe'], "
+                "want some of ['our Solver', 'PyTorch', 'PyTorch channels_last'].\n"
+            ),
         ),
     ],
 )

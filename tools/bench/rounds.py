@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,15 +31,23 @@ UNSTABLE = {"segnet": 0.01}
 Turn = dict[str, Any]
 
 
-def choose(table: Sequence[Contender], names: Sequence[str], device: str, net: str) -> list[Contender]:
-    """Return the contenders that ``names`` lists, or all that are measured on a net; skip those not installed.
+def check_names(table: Sequence[Contender], names: Iterable[str]) -> None:
+    """Check that the contenders that a user named are in the table.
 
     Raises:
-        ReproductionError: If a name is not in the table, or if no contender is left.
+        ReproductionError: If one is not.
     """
     unknown = set(names) - {c.name for c in table}
     if unknown:
         raise ReproductionError("no such contender", got=sorted(unknown), want=f"some of {[c.name for c in table]}")
+
+
+def choose(table: Sequence[Contender], names: Sequence[str], device: str, net: str) -> list[Contender]:
+    """Return the contenders that ``names`` lists, or all that are measured on a net; skip those not installed.
+
+    Raises:
+        ReproductionError: If no contender is left.
+    """
     found = []
     for contender in table:
         chosen = contender.name in names if names else re.fullmatch(contender.nets, net)
