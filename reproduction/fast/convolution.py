@@ -13,7 +13,6 @@ from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.compiled_forms import PointwiseForm
-from reproduction.fast import precisions
 from reproduction.fast.kernels import (
     LARGE_TOP,
     ConvolutionKernel,
@@ -87,7 +86,6 @@ class ConvolutionOp(WindowOp):
         square = rows == columns and rows.stride == rows.dilation == self.group == 1
         wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
         may_tile = square and wide and single and cpu and len(self.bottoms) == 1
-        may_tile &= self.precision != "bf16" or not precisions.has_amx()
         self.tile = _TILES[self.precision].get(rows.kernel) if may_tile else None
         self.writes_to_buffer = self.tile is not None
         self.is_large = weight.numel() >= LARGE

@@ -62,25 +62,14 @@ def multiplies_bf16() -> bool:
 
     On other CPUs torch supports bfloat16, too, but it is slower there than single precision.
     """
+    import torch
+
     if not _convolves_bf16():
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True  # on other architectures torch reports support only for CPUs with such instructions
-    return has_amx() or _has_feature("_is_avx512_bf16_supported")
-
-
-def has_amx() -> bool:
-    """Return whether this CPU has AMX, instructions that multiply whole tiles of bfloat16; False if torch cannot tell.
-
-    With them a direct convolution in bfloat16 takes less time than Winograd's method; with AVX-512 alone it takes more.
-    """
-    return _has_feature("_is_amx_tile_supported")
-
-
-def _has_feature(name: str) -> bool:
-    import torch
-
-    return hasattr(torch.cpu, name) and bool(getattr(torch.cpu, name)())
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
 
 
 def _convolves_bf16() -> bool:

@@ -225,16 +225,6 @@ def test_large_tops_are_written_to_buffers_that_are_reused(monkeypatch):
     assert [step.kernel.needs_out for step in steps if step.op.name == "conv1_1"] == [True]
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_bfloat16_uses_winograd_only_on_processors_that_do_not_multiply_tiles(monkeypatch, amx):
-    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
-    monkeypatch.setattr(precisions, "has_amx", lambda: amx)
-    monkeypatch.setitem(convolution._LEAST_CHANNELS, "bf16", 32)
-    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=8), "bf16")
-    tiles = {op.name: op.tile for op in compiled._ops if isinstance(op, ConvolutionOp)}
-    assert tiles["conv4_2"] == (None if amx else (4, 4))
-
-
 def test_a_matrix_convolution_does_not_copy_the_weights(monkeypatch):
     monkeypatch.setattr(convolution, "LARGE", 1 << 14)
     net = thin_nets.net("voc-fcn32s", divisor=32)
