@@ -50,7 +50,7 @@ KINDS = ("forward", "train", "load", "scaling", "evaluate")
 SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both height and width, pixels
 # The nets that are measured, and the side of their images in pixels; none for the size that the net declares.
 TABLE: dict[str, tuple[int, ...]] = {
-    "voc-fcn8s": (500, 256, 64, 1500), "voc-fcn-googlenet": (500,), "voc-fcn8s-resnet50": (500,), "unet": (572,),
+    "voc-fcn8s": (500, 256, 64), "voc-fcn-googlenet": (500,), "voc-fcn8s-resnet50": (500,), "unet": (572,),
     **dict.fromkeys(nets.NETS, ()),
 }  # fmt: skip
 TRAINED = ("voc-fcn32s", "voc-fcn8s-resnet50", "voc-fcn-googlenet", "unet")  # the other kinds measure voc-fcn8s
