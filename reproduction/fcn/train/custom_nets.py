@@ -173,14 +173,14 @@ def adapt_published(base: NetRecord, custom: CustomData) -> NetRecord:
         raise ReproductionError(
             f"{base.name} needs other inputs or labels than one image and one label map", want=f"one of {names}"
         )
-    record = base.dataset
+    dataset = base.dataset
     spec = replace(
         own_images.SPEC,
         classes={"label": custom.classes},
         test_iter=custom.val_images,
-        max_iter=record.max_iter,
-        snapshot=record.snapshot,
-        schedule=record.schedule,
+        max_iter=dataset.max_iter,
+        snapshot=dataset.snapshot,
+        schedule=dataset.schedule,
         params={
             "classes": list(custom.classes),
             "palette": dict(custom.palette) if isinstance(custom.palette, Mapping) else custom.palette,
