@@ -206,7 +206,7 @@ def test_what_would_differ_is_segmented_again(infer, shelf):
     assert changed("--precision", "plain", "--labels-only") == set()
     Path("out/a_legend.png").unlink()
     assert changed("--precision", "plain") == parts
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[fast]'")
     assert changed("--engine", "openvino") == parts
     assert changed("--engine", "openvino") == set()
     picture("a.png", seed=3)

@@ -36,7 +36,7 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize("engine", engines.RUNTIMES)
 def test_a_runtime_computes_the_blobs_of_the_net_also_after_a_change_of_the_weights(net, engine):
-    pytest.importorskip(engine)
+    pytest.importorskip(engine, reason=f"{engine} is not installed: pip install -e '.[fast]'")
     compiled = compiler.compile(net, engine=engine)
     for height in (64, 81):
         inputs = draw_image(net, height, 70, batch=2)
@@ -56,7 +56,7 @@ def test_a_runtime_computes_the_blobs_of_the_net_also_after_a_change_of_the_weig
 
 
 def test_the_graphs_of_few_sizes_are_kept(net, monkeypatch):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[fast]'")
     monkeypatch.setattr(compiler, "SIZES", 2)
     compiled = compiler.compile(net, engine="onnxruntime")
     found = [compiled(draw_image(net, height, 48))["score"] for height in (32, 33, 34, 32)]
@@ -74,7 +74,7 @@ def test_an_image_that_is_not_contiguous_is_copied(net):
 
 @pytest.mark.parametrize("fastest", engines.RUNTIMES)
 def test_auto_measures_a_size_that_comes_often_and_keeps_the_fastest_engine(clock, net, fastest):
-    pytest.importorskip(fastest)
+    pytest.importorskip(fastest, reason=f"{fastest} is not installed: pip install -e '.[fast]'")
     seconds, measured = clock
     seconds[fastest] = 0.9
     compiled = compiler.compile(net, engine="auto")
@@ -101,7 +101,7 @@ def test_no_runtime_is_measured_again_after_torch_was_the_fastest(clock, net):
 
 
 def test_a_runtime_that_fails_is_left_out(clock, net, monkeypatch):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[fast]'")
 
     def fail(*_):
         raise RuntimeError("not implemented\nat a line of the runtime")

@@ -24,7 +24,7 @@ def write_graph(net, inputs, blobs):
 
 
 def run_onnx(graph, inputs):
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[fast]'")
     session = onnxruntime.InferenceSession(graph.model("planned", {}).SerializeToString())
     return session.run(None, {name: value.numpy() for name, value in inputs.items()})
 
