@@ -28,7 +28,7 @@ ROOMS = {
     "caffe.layers.quick": ("caffe.errors", "caffe.typing", "caffe.geometry"),
     "caffe.layers.exact": ("caffe.errors", "caffe.typing", "caffe.geometry"),
     "caffe.layers": (*CAFFE, "caffe.fillers", "caffe.layers.exact", "caffe.layers.quick"),
-    "caffe.net": (*CAFFE, "caffe.layers", "caffe.layers.quick"),
+    "caffe.net": (*CAFFE, "caffe.fillers", "caffe.layers", "caffe.layers.quick"),
     "caffe.dialects": (*CAFFE, "caffe.layers", "caffe.layers.quick", "caffe.net"),
     "caffe": ("caffe.dialects",),
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.layers.quick", "caffe.net"),
@@ -45,7 +45,7 @@ ROOMS = {
     "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.folders", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
-        *CAFFE, "caffe.devices", "caffe.layers", "caffe.net", "fast",
+        *CAFFE, "caffe.devices", "caffe.fillers", "caffe.layers", "caffe.net", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring",
     ),
     "fcn.train": (
@@ -65,11 +65,12 @@ ROOMS = {
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
         "fcn.reproduce", "fcn.experiments",
     ),
-    "cv2dnn": (*CAFFE, "caffe.devices", "caffe.net"),
+    "cv2dnn": (*CAFFE, "caffe.devices", "caffe.fillers", "caffe.net"),
     "pycaffe.proto": CAFFE,
     "pycaffe.python2": ("caffe.errors",),
     "pycaffe.net": (
-        *CAFFE, "caffe.devices", "caffe.layers", "caffe.layers.exact", "caffe.net", "caffe.training", "pycaffe.proto"
+        *CAFFE, "caffe.devices", "caffe.fillers", "caffe.layers", "caffe.layers.exact", "caffe.net", "caffe.training",
+        "pycaffe.proto",
     ),
     "pycaffe.extras": (*CAFFE, "pycaffe.proto", "pycaffe.net"),
     "pycaffe": ("caffe.layers", "caffe.schema", "pycaffe.proto", "pycaffe.net", "pycaffe.extras"),

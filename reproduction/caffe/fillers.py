@@ -8,13 +8,19 @@ Source: BVLC/caffe@9b89154 include/caffe/filler.hpp.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError, did_you_mean
 from reproduction.caffe.schema import FillerParameter, VarianceNorm
+
+_postponed: ContextVar[list[Callable[[], None]] | None] = ContextVar("postponed", default=None)
 
 
 def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None = None) -> None:
@@ -29,17 +35,53 @@ def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None
         NetError: If the filler type is unknown, its parameters are invalid, ``blob`` has no values, or the filler does
             not support the shape.
     """
-    filler = FILLERS.get(param.type)
-    if filler is None:
+    _check(tuple(blob.shape), param)
+    if not blob.is_meta:
+        # A blob without axes (the slope of PReLU with channel_shared) is filled as one output with one input.
+        FILLERS[param.type](blob if blob.dim() else blob.view(1), param, generator)
+
+
+def fill_parameter(blob: Tensor, param: FillerParameter, generator: torch.Generator | None = None) -> None:
+    """Fill a parameter as ``fill`` does; within ``postpone``, only check the filler.
+
+    Raises:
+        NetError: As ``fill`` does.
+    """
+    _check(tuple(blob.shape), param)
+    filling, postponed = partial(fill, blob, param, generator), _postponed.get()
+    filling() if postponed is None else postponed.append(filling)
+
+
+@contextlib.contextmanager
+def postpone() -> Iterator[list[Callable[[], None]]]:
+    """Context manager in which parameters are not filled, for a net whose weights are read from a file.
+
+    Yields:
+        A list of functions, one for each parameter. Called in order, they draw the random numbers and set the values
+        that filling at once would have.
+    """
+    fillings: list[Callable[[], None]] = []
+    token = _postponed.set(fillings)
+    try:
+        yield fillings
+    finally:
+        _postponed.reset(token)
+
+
+def _check(shape: Sequence[int], param: FillerParameter) -> None:
+    """Raise NetError if Caffe's filler would refuse its parameters or the shape."""
+    if param.type not in FILLERS:
         raise NetError(f"unknown filler type {param.type!r}", remedy=did_you_mean(param.type, FILLERS))
-    if not blob.numel():
-        raise NetError("there are no values to fill", got=f"shape {tuple(blob.shape)}")
-    if blob.is_meta:
-        return
+    if not math.prod(shape):
+        raise NetError("there are no values to fill", got=f"shape {tuple(shape)}")
     if param.sparse >= 0 and param.type != "gaussian":
         raise NetError("only the gaussian filler can be sparse", got=param.type)
-    # A blob without axes (the slope of PReLU with channel_shared) is filled as one output with one input.
-    filler(blob if blob.dim() else blob.view(1), param, generator)
+    if param.type == "uniform" and not -math.inf < param.min <= param.max < math.inf:
+        raise NetError("the uniform filler needs min <= max, both finite", got=f"min {param.min}, max {param.max}")
+    if param.type == "gaussian" and not param.std > 0:
+        raise NetError("the gaussian filler needs a positive std", got=param.std)
+    if param.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+        raise NetError("the bilinear filler is for square kernels", got=tuple(shape), want="(N, C, K, K)")
 
 
 def _constant(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
@@ -47,14 +89,10 @@ def _constant(blob: Tensor, param: FillerParameter, generator: torch.Generator |
 
 
 def _uniform(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
-    if not -math.inf < param.min <= param.max < math.inf:
-        raise NetError("the uniform filler needs min <= max, both finite", got=f"min {param.min}, max {param.max}")
     blob.uniform_(param.min, param.max, generator=generator)
 
 
 def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
-    if not param.std > 0:
-        raise NetError("the gaussian filler needs a positive std", got=param.std)
     blob.normal_(param.mean, param.std, generator=generator)
     if param.sparse >= 0:
         # Caffe: `sparse` of the gaussian filler is a count, not a fraction as in `torch.nn.init.sparse_`: each weight
@@ -91,8 +129,6 @@ def _msra(blob: Tensor, param: FillerParameter, generator: torch.Generator | Non
 
 
 def _bilinear(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
-    if blob.dim() != 4 or blob.shape[2] != blob.shape[3]:
-        raise NetError("the bilinear filler is for square kernels", got=tuple(blob.shape), want="(N, C, K, K)")
     size = blob.shape[3]
     factor = math.ceil(size / 2)
     center = (size - 1) / (2 * factor)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import devices
+from reproduction.caffe import devices, fillers
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath, did_you_mean, warn
 from reproduction.caffe.formats import caffemodel, prototxt, upgrade, weights
 from reproduction.caffe.net.graph import Node
@@ -43,9 +43,12 @@ def readNetFromCaffe(prototxt: StrPath | Content, caffeModel: StrPath | Content 
     """
     net_param = _read_prototxt(prototxt)
     source = _read_weights(caffeModel)
-    net = Net(net_param)
-    if source is not None:
-        net.copy_from(source, "" if isinstance(caffeModel, _CONTENT) else caffeModel)
+    if source is None:
+        net = Net(net_param)
+    else:
+        with fillers.postpone() as fillings:
+            net = Net(net_param)
+        net.copy_from(source, "" if isinstance(caffeModel, _CONTENT) else caffeModel, fillings=fillings)
     return DnnNet(net, {layer.name for layer in net_param.layer})
 
 

@@ -327,7 +327,8 @@ class Layer(nn.Module):
 
         Args:
             shape: The shape of the blob.
-            filler: The filler; None for zeros, Caffe's default.
+            filler: The filler, which may run later if the net's weights are read from a file; None for zeros, Caffe's
+                default, which a layer may overwrite in its ``setup``.
 
         Raises:
             NetError: If the blob is larger than Caffe allows, does not fit in memory or cannot be filled.
@@ -339,7 +340,8 @@ class Layer(nn.Module):
             blob = nn.Parameter(torch.empty(shape))
         except RuntimeError:
             raise NetError(f"the {name} does not fit in memory", got=shape) from None
-        fillers.fill(blob.data, filler or FillerParameter(), self.generator)
+        initialize = fillers.fill if filler is None else fillers.fill_parameter
+        initialize(blob.data, filler or FillerParameter(), self.generator)
         self.register_parameter(name, blob)
         self.blob_names.append(name)
         return blob

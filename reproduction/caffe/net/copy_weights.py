@@ -6,6 +6,7 @@ Source: BVLC/caffe@9b89154 src/caffe/net.cpp L665-L780, src/caffe/blob.cpp L397-
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -272,11 +273,10 @@ def assign_values(target: Tensor, values: Floating) -> None:
     """Copy an array to a parameter that has as many elements, on the device of the parameter."""
     if target.is_meta:
         return  # a net on the meta device has no memory for values
-    with torch.no_grad():
-        if target.device.type == "cpu":
-            np.copyto(target.detach().numpy(), values.reshape(target.shape), casting="same_kind")
-        else:
-            target.copy_(torch.from_numpy(np.array(values)).view(target.shape))
+    with torch.no_grad(), warnings.catch_warnings():
+        # The values may be a read-only view of a mapped file, of which torch warns. It copies in several threads.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        target.copy_(torch.from_numpy(values).reshape(target.shape))
 
 
 def join_first(names: Sequence[str]) -> str:

@@ -7,12 +7,13 @@ a gradient differently, the layer implements Caffe's definition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.geometry import Shape, check_shapes
@@ -25,10 +26,11 @@ from reproduction.caffe.layers.quick import borders
 from reproduction.caffe.net import graph, overwriting, summary
 from reproduction.caffe.net.checked_layer import CheckedLayer
 from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_blobs, to_blob
-from reproduction.caffe.net.graph import Graph, Node, layer_place, locate_errors
+from reproduction.caffe.net.graph import Graph, Node, locate_errors
 from reproduction.caffe.net.inputs import Given, Values, describe, missing_input, parse_inputs, wrong_axes
 from reproduction.caffe.net.processes import Generator, limit_threads_after_fork
-from reproduction.caffe.schema import DimCheckMode, NetParameter, NetState, ParamSpec, Phase
+from reproduction.caffe.net.shared_params import share_params
+from reproduction.caffe.schema import NetParameter, NetState, ParamSpec, Phase
 
 
 class Net(nn.Module):
@@ -80,7 +82,6 @@ class Net(nn.Module):
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
         self._steps: dict[int, CheckedLayer] = {}
-        self._learnable: list[tuple[Layer, str, ParamSpec]] = []
         self._python_layers, self._pycaffe_blobs, self._seed = python_layers, pycaffe_blobs, seed
         self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
@@ -92,7 +93,9 @@ class Net(nn.Module):
         unknown = set(inputs or {}) - set(self.inputs)
         if unknown:
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
-        self._learn_and_share()
+        self._learnable = share_params([step.layer for step in self._steps.values()], self.param_specs)
+        for blob, spec in self.learnable:
+            blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
         self._allow_in_place()
         self.train(self.graph.state.phase is Phase.TRAIN)
         for step in self._steps.values():
@@ -128,57 +131,6 @@ class Net(nn.Module):
         if self._python_layers is None and not node.bottoms:
             raise NetError("Caffe learns these shapes from data", remedy=graph.how_to_feed(node.layer_param))
         return kind(layer_param, bottoms, self._generator, self._python_layers, self._pycaffe_blobs)
-
-    def _learn_and_share(self) -> None:
-        """Set ``requires_grad`` of the parameters, and share parameters that have the same name."""
-        owners: dict[str, tuple[Layer, str, ParamSpec]] = {}
-        for step in self._steps.values():
-            layer = step.layer
-            given = len(layer.layer_param.param)
-            if given > len(layer.blobs):
-                raise NetError(
-                    "more param blocks than parameter blobs", got=given, want=f"at most {len(layer.blobs)}"
-                ).at(layer_place(layer.layer_param))
-            learn = []
-            for name, spec in zip(layer.blob_names, layer.param_specs, strict=True):
-                if spec.name and spec.name in owners:
-                    self._share(layer, name, spec, owners[spec.name])
-                    learn.append(owners[spec.name][2])
-                    continue
-                learn.append(spec.copy())
-                self._learnable.append((layer, name, learn[-1]))
-                if spec.name:
-                    owners[spec.name] = self._learnable[-1]
-            if learn:
-                self.param_specs.setdefault(layer.layer_param.name, learn)
-        for blob, spec in self.learnable:
-            blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
-
-    def _share(self, layer: Layer, name: str, spec: ParamSpec, owner: tuple[Layer, str, ParamSpec]) -> None:
-        owner_layer, owner_name, owner_spec = owner
-        blob = getattr(owner_layer, owner_name)
-        mine = tuple(getattr(layer, name).shape)
-        permissive = spec.share_mode is DimCheckMode.PERMISSIVE
-        if (np.prod(mine) != blob.numel()) if permissive else (mine != tuple(blob.shape)):
-            raise NetError(
-                f"cannot share param {spec.name!r} with layer {owner_layer.layer_param.name!r}",
-                got=mine,
-                want=f"{'the count of ' if permissive else ''}{tuple(blob.shape)}",
-            ).at(layer_place(layer.layer_param))
-        for mult in ("lr_mult", "decay_mult"):
-            if spec.has(mult):
-                if owner_spec.has(mult) and getattr(owner_spec, mult) != getattr(spec, mult):
-                    raise NetError(
-                        f"shared param {spec.name!r} has two values of {mult}",
-                        got=getattr(spec, mult),
-                        want=getattr(owner_spec, mult),
-                    ).at(layer_place(layer.layer_param))
-                setattr(owner_spec, mult, getattr(spec, mult))
-        del layer._parameters[name]
-        if mine == tuple(blob.shape):
-            layer.register_parameter(name, blob)
-        else:
-            layer.reshaped[name] = (owner_layer, owner_name, mine)
 
     def _allow_in_place(self) -> None:
         # A layer may overwrite its bottom if the backward of the layer before does not read that blob.
@@ -357,13 +309,22 @@ class Net(nn.Module):
 
     # ---- weights
 
-    def copy_from(self, source: NetParameter, path: StrPath = "", *, exact: bool = False) -> CopyReport:
+    def copy_from(
+        self,
+        source: NetParameter,
+        path: StrPath = "",
+        *,
+        exact: bool = False,
+        fillings: Sequence[Callable[[], None]] = (),
+    ) -> CopyReport:
         """Copy weights by layer name, as Caffe's CopyTrainedLayersFrom does.
 
         Args:
             source: A net whose layers contain blobs, upgraded to the current format.
             path: The file that the weights came from, for error messages.
             exact: Require weights for exactly the layers of the net: none missing, none extra.
+            fillings: The fillings of the net's parameters, if it was built within ``fillers.postpone``; they run first,
+                except in phase TEST if ``source`` has all parameters.
 
         Returns:
             The names of the layers that were copied, ignored and left unchanged.
@@ -372,7 +333,13 @@ class Net(nn.Module):
             WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
                 matches, or if ``exact`` is not satisfied. The net is then unchanged.
         """
-        return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, exact=exact)
+        params = {name: layer.blobs for name, layer in self.layers.items()}
+        if fillings:
+            given = {id(blob) for layer in source.layer if layer.blobs for blob in params.get(layer.name, ())}
+            if self.training or any(id(blob) not in given for blob in self.parameters()):
+                for fill in fillings:
+                    fill()
+        return copy_blobs(source, params, path, exact=exact)
 
     def share_with(self, other: Net) -> CopyReport:
         """Use the memory of another net's parameters in this net, for all layers that have the same name.
@@ -429,7 +396,9 @@ def load(
     """
     trained = weights.read(weights_path).net if weights_path is not None else None
     net_param, _ = prototxt.load_net(prototxt_path, legacy_crop=legacy_crop, dialect=dialect, weights=trained)
-    net = Net(net_param, state, inputs=inputs, python_layers=python_layers)
-    if trained is not None:
-        net.copy_from(trained, weights_path or "")
+    if trained is None:
+        return Net(net_param, state, inputs=inputs, python_layers=python_layers)
+    with fillers.postpone() as fillings:
+        net = Net(net_param, state, inputs=inputs, python_layers=python_layers)
+    net.copy_from(trained, weights_path or "", fillings=fillings)
     return net

@@ -7,12 +7,12 @@ preprocessing that a ``transform_param`` of the prototxt states. ``load_any_net`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from reproduction.caffe import devices
+from reproduction.caffe import devices, fillers
 from reproduction.caffe.errors import DataError, NetError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.formats import blobs, files, prototxt, weights
 from reproduction.caffe.geometry import Shape
@@ -94,8 +94,9 @@ def load_net_with_weights(
             Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
     """
     target, trained = devices.select_device(device), _read_weights(weights_path)
-    net = Net(net_param, inputs=inputs)
-    _copy_weights(net_name, net, trained, weights_path)
+    with fillers.postpone() as fillings:
+        net = Net(net_param, inputs=inputs)
+    _copy_weights(net_name, net, trained, weights_path, fillings)
     return net.to(target)
 
 
@@ -105,9 +106,11 @@ def _read_weights(path: StrPath) -> NetParameter:
     return weights.read(path).net
 
 
-def _copy_weights(net_name: str, net: Net, trained: NetParameter, path: StrPath) -> None:
+def _copy_weights(
+    net_name: str, net: Net, trained: NetParameter, path: StrPath, fillings: Sequence[Callable[[], None]]
+) -> None:
     """Copy weights by layer name; see ``load_net_with_weights`` for the error."""
-    report = net.copy_from(trained, path)
+    report = net.copy_from(trained, path, fillings=fillings)
     if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(net)]:
         raise WeightsError(
             f"these are not the weights of {net_name}; {len(missing)} of its layers are missing,"
@@ -139,16 +142,17 @@ def load_bare_net(
     )
     given = dict(options.input_shapes)
     try:
-        net = Net(net_param, inputs=given or None)
-        if options.size is not None:
-            images = {name: shape for name in net.inputs if len(shape := net.blob_shapes[name]) == 4}
-            given |= {name: (*shape[:2], *options.size) for name, shape in images.items()}
-            net = Net(net_param, inputs=given)
+        with fillers.postpone() as fillings:
+            net = Net(net_param, inputs=given or None)
+            if options.size is not None:
+                images = {name: shape for name in net.inputs if len(shape := net.blob_shapes[name]) == 4}
+                given |= {name: (*shape[:2], *options.size) for name, shape in images.items()}
+                net = Net(net_param, inputs=given)
     except ReproductionError as error:  # such as that of a data layer whose database is not there
         if error.remedy.startswith("Pass inputs="):
             error.advise("Use the deploy net, or give the shapes of what the layer reads: --input-shape NAME=N,C,H,W.")
         raise error.at(str(prototxt_path)) from None
-    _copy_weights(str(prototxt_path), net, trained, weights_path)
+    _copy_weights(str(prototxt_path), net, trained, weights_path, fillings)
     return net, net_param, notes
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.formats import caffemodel, hdf5, prototxt
 from reproduction.caffe.formats import weights as weight_files
@@ -22,6 +23,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.layers.pycaffe_vectors import LayerVec
+from reproduction.caffe.net.copy_weights import CopyReport
 from reproduction.caffe.net.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, NetState, Phase
 from reproduction.caffe.typing import Array
@@ -81,9 +83,13 @@ class Net(NetProperties):
             raise NetError("the phase is neither caffe.TRAIN nor caffe.TEST", got=phase, want="0 or 1")
         state = NetState(phase=Phase(phase), level=level, stage=list(stages or ()))
         trained = None if weights is None else weight_files.read(weights).net
-        self._build(prototxt.load_net(network_file, dialect=dialect, weights=trained)[0], state, inputs=inputs)
-        if weights is not None:
-            self.copy_from(weights)
+        net_param = prototxt.load_net(network_file, dialect=dialect, weights=trained)[0]
+        if weights is None or trained is None:
+            self._build(net_param, state, inputs=inputs)
+            return
+        with fillers.postpone() as fillings:
+            self._build(net_param, state, inputs=inputs)
+        _log_ignored(self.module.copy_from(trained, weights, fillings=fillings))
 
     @classmethod
     def from_message(cls, net_param: NetParameter, seed: int | None, inputs: Mapping[str, Shape] | None) -> Net:
@@ -315,12 +321,10 @@ class Net(NetProperties):
             ReproductionError: If the file cannot be opened or read, or its weights do not fit. The net is unchanged.
         """
         if isinstance(source, Net):
-            report = self.module.copy_from(source.module.to_proto())
+            _log_ignored(self.module.copy_from(source.module.to_proto()))
         else:
             check_file(source)
-            report = self.module.copy_from(weight_files.read(source).net, source)
-        for name in report.ignored:
-            caffe_log.log(f"Ignoring source layer {name}")
+            _log_ignored(self.module.copy_from(weight_files.read(source).net, source))
 
     def share_with(self, other: Net) -> None:
         """Share the parameters of another net: layers of the same name then use the same memory.
@@ -387,6 +391,11 @@ class Net(NetProperties):
     def _run_callbacks(self, when: str, index: int) -> None:
         for callback in self._callbacks[when]:
             callback(index)
+
+
+def _log_ignored(report: CopyReport) -> None:
+    for name in report.ignored:
+        caffe_log.log(f"Ignoring source layer {name}")
 
 
 def _count_samples(samples: Mapping[str, Any]) -> int:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, ReproductionError, WeightsError
 from reproduction.caffe.formats import caffemodel, prototxt
+from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.net.net import Net, load
-from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 
 NET = """
 name: "small"
@@ -420,3 +422,49 @@ def test_a_train_val_net_is_loaded_and_fed_where_its_data_are_missing(kind, para
     with pytest.raises(ReproductionError) as error:
         load(path, state=Phase.TRAIN)
     assert error.value.remedy == "Pass inputs={'data': (2, C, 4, 4), 'label': (2,)}."
+
+
+def stored(net, *layers):
+    """Return the weights of some layers as a message."""
+    proto = net.to_proto()
+    proto.layer = [layer for layer in proto.layer if layer.name in layers]
+    return proto
+
+
+@pytest.mark.parametrize(("phase", "layers"), [(Phase.TEST, ["conv", "up"]), (Phase.TRAIN, ["conv", "score", "up"])])
+def test_fillers_that_run_late_draw_the_same_numbers(phase, layers):
+    weights = stored(Net(message(), seed=5), *layers)
+    torch.manual_seed(3)
+    want = Net(message(), phase)
+    want.copy_from(weights)
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    with fillers.postpone() as fillings:
+        got = Net(message(), phase)
+    got.copy_from(weights, fillings=fillings)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, got.state_dict().values(), want.state_dict().values()))
+
+
+def test_no_number_is_drawn_for_weights_that_a_file_has(tmp_path):
+    trained = Net(message(), seed=5)
+    caffemodel.dump(trained.to_proto(), tmp_path / "all.caffemodel")
+    (tmp_path / "net.prototxt").write_text(NET)
+    state = torch.get_rng_state()
+    net = load(tmp_path / "net.prototxt", tmp_path / "all.caffemodel")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, net.state_dict().values(), trained.state_dict().values()))
+
+
+def test_a_filler_is_checked_also_if_it_never_runs():
+    with pytest.raises(NetError, match=r"the gaussian filler needs a positive std; got -1\.0"), fillers.postpone():
+        small(text=NET.replace("std: 0.1", "std: -1"))
+
+
+def test_values_that_a_layer_sets_itself_are_not_filled_over():
+    with fillers.postpone() as fillings:
+        blob = Layer(LayerParameter(top=["x"]), [(1,)]).add_blob((2, 3))
+        blob.data[0] = 4
+    for fill in fillings:
+        fill()
+    assert blob.tolist() == [[4, 4, 4], [0, 0, 0]]
