@@ -309,7 +309,7 @@ class DnnNet:
                 needed.update(node.bottoms)
         results = {}
         with torch.inference_mode():
-            values = self.net.feed(self._inputs, sorted(needed), nodes)
+            values = self.net.feed(self._inputs, self.net.graph.find_inputs(nodes, needed))
             for node in nodes:
                 tops = self.net.run(node, [values[name] for name in node.bottoms])
                 values.update(zip(node.tops, tops, strict=True))

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ class CompiledNet:
         self.precision = precision
         self.engine = engine
         self._steady = steady
+        self._find_inputs = lru_cache(_PLANS)(lambda names: net.graph.find_inputs(net.graph.find_needed(names), names))
         self._lock = threading.Lock()
         self._discarded: dict[str, Tensor] = {}  # the converted form of freed weights, by name of the parameter
         self._convert_net()
@@ -226,7 +228,7 @@ class CompiledNet:
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
             try:
-                fed = self.net.feed(given, names, self.net.graph.find_needed(names))
+                fed = self.net.feed(given, self._find_inputs(tuple(names)))
                 shapes = {name: tuple(value.shape) for name, value in fed.items()}
                 cached = self._find_plan(shapes, names)
                 if cached.may_improve and cached.calls:
@@ -423,7 +425,14 @@ class _CachedPlan:
     graph: RuntimeGraph | None = None
 
 
-def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> list[tuple[int, int]]:
-    """Return (data_ptr, version) of each parameter in the dicts of a net's layers, to detect in-place changes."""
-    found = (p for layer in parameters for p in layer.values() if p is not None)
-    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in found]
+def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> tuple[list[int], list[int]]:
+    """Return the addresses and the versions of the parameters in the dicts of a net's layers, to detect changes.
+
+    Each call of a compiled net does this, for up to a thousand parameters, so that no code in Python runs for each.
+    """
+    found = [p for layer in parameters for p in layer.values() if p is not None]
+    try:
+        versions = list(map(attrgetter("_version"), found))
+    except RuntimeError:  # tensors that were made in inference mode have no version
+        versions = [0 if p.is_inference() else p._version for p in found]
+    return list(map(Tensor.data_ptr, found)), versions

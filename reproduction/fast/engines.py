@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,8 +26,6 @@ from reproduction.fast.precisions import ENGINES
 CALLS, SIZES = 10, 4
 _GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
 _TURNS, _SECONDS = 3, 0.1  # in each turn, an engine is measured for this time, and at least once
-
-_Array = npt.NDArray[np.float32]
 
 
 class RuntimeGraph(ABC):
@@ -71,7 +68,7 @@ class RuntimeGraph(ABC):
         """
         results = {name: torch.empty(shape) for name, shape in self._outputs.items()}
         given = [inputs[name].contiguous() for name in self._inputs]
-        self._compute([value.numpy() for value in given], [value.numpy() for value in results.values()])
+        self._compute(given, list(results.values()))
         return results
 
     @abstractmethod
@@ -79,8 +76,8 @@ class RuntimeGraph(ABC):
         """Prepare an ONNX model."""
 
     @abstractmethod
-    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
-        """Compute the outputs into the given arrays."""
+    def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Compute the outputs into the given tensors."""
 
 
 class OnnxRuntimeGraph(RuntimeGraph):
@@ -99,16 +96,15 @@ class OnnxRuntimeGraph(RuntimeGraph):
         # Threads that spin after a run took a fifth of the time of work that torch does next, such as resizing scores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._binding = self._session.io_binding()
         self._names = [value.name for value in self._session.get_outputs()]
 
-    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
-        binding = self._session.io_binding()
-        for bind, names, arrays in (
-            (binding.bind_input, self._inputs, inputs), (binding.bind_output, self._names, outputs)
-        ):  # fmt: skip
-            for name, array in zip(names, arrays, strict=True):
-                bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._session.run_with_iobinding(binding)
+    def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        for name, value in zip(self._inputs, inputs, strict=True):
+            self._binding.bind_input(name, "cpu", 0, np.float32, value.shape, value.data_ptr())
+        for name, value in zip(self._names, outputs, strict=True):
+            self._binding.bind_output(name, "cpu", 0, np.float32, value.shape, value.data_ptr())
+        self._session.run_with_iobinding(self._binding)
 
 
 class OpenVinoGraph(RuntimeGraph):
@@ -123,6 +119,7 @@ class OpenVinoGraph(RuntimeGraph):
     def _prepare(self, model: bytes, precision: str) -> None:
         import openvino
 
+        self._share = partial(openvino.Tensor, shared_memory=True)
         core = openvino.Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -131,12 +128,12 @@ class OpenVinoGraph(RuntimeGraph):
         }
         self._request: Any = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
 
-    def _compute(self, inputs: Sequence[_Array], outputs: Sequence[_Array]) -> None:
-        import openvino
-
-        for index, array in enumerate(outputs):
-            self._request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
-        self._request.infer(list(inputs), share_inputs=True)
+    def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        for index, value in enumerate(inputs):
+            self._request.set_input_tensor(index, self._share(value.numpy()))
+        for index, value in enumerate(outputs):
+            self._request.set_output_tensor(index, self._share(value.numpy()))
+        self._request.infer(share_outputs=True)
 
 
 #: The runtimes, by name.

@@ -216,6 +216,18 @@ def test_an_in_place_change_of_the_weights_is_detected_at_the_next_call(monkeypa
     assert differ(net, compiled, inputs, ["score", "conv2_1"]) < EXACT
 
 
+def test_a_change_is_detected_beside_parameters_that_were_made_in_inference_mode():
+    with torch.inference_mode():
+        net = thin_nets.net("voc-fcn32s", divisor=32)
+    inputs, compiled = images(net, 40, 50), compiler.compile(net)
+    compiled(inputs)
+    net.layers["score_fr"].weight = torch.nn.Parameter(net.params["score_fr"][0] + 0.1)
+    assert differ(net, compiled, inputs, ["score"]) < EXACT
+    with torch.no_grad():
+        net.params["score_fr"][0].add_(0.1)
+    assert differ(net, compiled, inputs, ["score"]) < EXACT
+
+
 def test_large_tops_are_written_to_buffers_that_are_reused(monkeypatch):
     monkeypatch.setattr(convolution, "LARGE_TOP", 1)
     net = thin_nets.net("voc-fcn8s", divisor=8)

@@ -10,8 +10,9 @@ Source: BVLC/caffe@9b89154 src/caffe/net.cpp L44-L290, src/caffe/util/insert_spl
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import OutOfMemoryError
@@ -76,10 +77,10 @@ class Graph:
     outputs: tuple[str, ...]
     force_backward: bool
 
-    @property
-    def inputs(self) -> list[str]:
+    @functools.cached_property
+    def inputs(self) -> tuple[str, ...]:
         """Names of the blobs that the caller feeds."""
-        return [top for node in self.nodes if node.is_slot for top in node.tops]
+        return tuple(top for node in self.nodes if node.is_slot for top in node.tops)
 
     def find_needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
         """Return the layers that compute the given blobs, with all layers that these depend on, in order.
@@ -100,6 +101,16 @@ class Graph:
                 wanted.update(node.bottoms)
                 picked.append(node)
         return tuple(reversed(picked))
+
+    def find_inputs(self, nodes: Iterable[Node], blobs: Iterable[str]) -> list[str]:
+        """Return the names of the inputs that some layers read, and of those among some blobs, in order.
+
+        Args:
+            nodes: The layers.
+            blobs: Names of blobs.
+        """
+        needed = {bottom for node in nodes for bottom in node.bottoms}.union(blobs)
+        return [name for name in self.inputs if name in needed]
 
     def find_producer(self, blob: str) -> Node | None:
         """Return the layer that computes the last values of a blob, not counting Split layers; None for an input.

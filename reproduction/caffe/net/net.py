@@ -171,7 +171,7 @@ class Net(nn.Module):
         found, blobs = parse_inputs(self.inputs, inputs, named, blobs)
         wanted = list(self.graph.outputs if blobs is None else blobs)
         nodes = self.graph.nodes if blobs is None else self.graph.find_needed(wanted)
-        fed = self.feed(found, wanted, nodes)
+        fed = self.feed(found, self.graph.find_inputs(nodes, wanted))
         keep = set(wanted)
         # Repeated rows and columns of blobs are computed once; requested blobs are expanded at the end.
         values = {name: x if name in keep else borders.as_repeated(x) for name, x in fed.items()}
@@ -197,27 +197,26 @@ class Net(nn.Module):
         """Return the layer that a node of ``graph`` stands for; None for an input slot, whose tops the caller feeds."""
         return None if node.is_slot else self._steps[node.index].layer
 
-    def feed(self, inputs: Mapping[str, Values], wanted: Sequence[str], nodes: Sequence[Node]) -> dict[str, Tensor]:
-        """Return those inputs that the given layers and blobs need, checked, on the net's device and in its dtype.
+    def feed(self, inputs: Mapping[str, Values], needed: Sequence[str]) -> dict[str, Tensor]:
+        """Return inputs, checked, on the net's device and in its dtype.
 
         Args:
             inputs: Values by name of the input.
-            wanted: Names of blobs to compute, some of which may be inputs.
-            nodes: The layers that are to run.
+            needed: Names of the inputs to return, such as ``graph.find_inputs`` finds.
 
         Raises:
             NetError: If an input is missing, is not numeric or has the wrong number of axes.
         """
         limit_threads_after_fork()
-        needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
-        missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
+        missing = [name for name in needed if name not in inputs]
         if missing:
             raise missing_input(missing[0], inputs, self.graph.inputs)
-        return {name: self._as_input(name, inputs[name]) for name in self.graph.inputs if name in needed}
+        like = self._any_parameter
+        return {name: self._as_input(name, inputs[name], like) for name in needed}
 
-    def _as_input(self, name: str, value: Values) -> Tensor:
+    def _as_input(self, name: str, value: Values, like: Tensor) -> Tensor:
         try:
-            tensor = torch.as_tensor(value).to(self.device, self.dtype)
+            tensor = torch.as_tensor(value).to(like)
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(value, Tensor):
                 raise
@@ -244,19 +243,23 @@ class Net(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the parameters; the CPU for a net without parameters."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        return self._any_parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the parameters; float32 for a net without parameters."""
-        return next((p.dtype for p in self.parameters()), torch.float32)
+        return self._any_parameter.dtype
+
+    @property
+    def _any_parameter(self) -> Tensor:
+        return next(self.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
 
     # ---- inspecting
 
     @property
     def inputs(self) -> list[str]:
         """Names of the blobs that the caller feeds."""
-        return self.graph.inputs
+        return list(self.graph.inputs)
 
     @property
     def outputs(self) -> list[str]:

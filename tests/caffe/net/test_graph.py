@@ -108,7 +108,7 @@ def test_the_message_that_was_given_stays_as_it_was():
 def test_a_layer_that_is_fed_becomes_a_slot():
     text = 'layer { name: "d" type: "Python" top: "x" top: "l" python_param { module: "m" layer: "L" } }'
     built = build(text + relu("a", "x", "y"), fed={"x": (1, 3, 4, 4), "l": (1, 1, 4, 4)})
-    assert built.inputs == ["x", "l"]
+    assert built.inputs == ("x", "l")
     assert built.outputs == ("l", "y")
 
 
@@ -118,7 +118,7 @@ def test_a_layer_that_is_fed_becomes_a_slot():
 def test_a_data_layer_of_any_type_that_is_fed_becomes_a_slot(kind):
     text = f'layer {{ name: "d" type: "{kind}" top: "x" top: "l" }}'
     built = build(text + relu("a", "x", "y"), fed={"x": (1, 3, 4, 4), "l": (1,)})
-    assert (built.inputs, built.outputs) == (["x", "l"], ("l", "y"))
+    assert (built.inputs, built.outputs) == (("x", "l"), ("l", "y"))
     with pytest.raises(
         NetError, match=r"^layer 'd' \(WindowData\), line 1: R-CNN.* inputs={'x': \(1, C, H, W\), 'l': \(1,\)}"
     ):
@@ -143,6 +143,13 @@ def test_needed_picks_only_what_a_blob_depends_on():
     assert [node.name for node in built.find_needed(["y"])] == ["in", "x_in_0_split", "a", "a2"]
     with pytest.raises(NetError, match=r"^the net has no blob 'ww'\. Did you mean 'w'\?$"):
         built.find_needed(["ww"])
+
+
+def test_inputs_that_no_needed_layer_reads_are_left_out():
+    text = 'layer { name: "in" type: "Input" top: "x" top: "l" top: "m" input_param { shape { dim: 1 } } }'
+    built = build(text + relu("a", "x", "y"))
+    assert built.find_inputs(built.find_needed(["y"]), ["y"]) == ["x"]
+    assert built.find_inputs(built.find_needed(["y", "m"]), ["y", "m"]) == ["x", "m"], "an input may be wanted itself"
 
 
 @pytest.mark.parametrize(
