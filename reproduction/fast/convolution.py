@@ -30,7 +30,7 @@ _TILES: dict[str, dict[int, tuple[int, int]]] = {
     "exact": {3: (4, 4), 6: (3, 1), 7: (3, 1)},
     "winograd": {3: (4, 4), 5: (4, 4), 6: (3, 1), 7: (2, 2)},
     "tf32": {},
-    "bf16": {3: (4, 4)},
+    "bf16": {3: (4, 4), 6: (3, 1), 7: (2, 1)},
 }
 # For each precision: the least number of channels for which Winograd's method is faster.
 _LEAST_CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}

@@ -1,6 +1,8 @@
 """Convolutions with fewer products: Winograd's minimal filtering, as a few large matrix products.
 
-``WinogradMatrices`` explains it. The matrices for n = 6, which ``bf16`` uses, are exact in bfloat16's eight bits.
+``WinogradMatrices`` explains it. In single precision, tiles are transformed along one axis after the other. In
+bfloat16, whose products take less time than passes over memory, they are transformed along both axes at once, by one
+product with the Kronecker product of both matrices.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.
 """
@@ -24,6 +26,10 @@ _OUTPUTS = 512  # output channels computed at a time
 _BLOCK_BYTES = 6 << 20  # size of the transformed inputs of a block, so that the CPU's caches hold them
 _ENOUGH_TILES = 384  # tiles per block for which the time to read the weights is always small
 
+# The finite points for n = 6 in bfloat16, found by experiment: with those for single precision, the error of a net is
+# twice as large, since bfloat16 has too few bits for the products of two matrices.
+_COARSE_POINTS = (0, 0.75, -0.75, 1.5, -1.5)
+
 
 class WinogradConvolution(ConvolutionKernel):
     """A convolution by Winograd's method, with a square kernel and stride 1, and an optional ReLU.
@@ -42,6 +48,8 @@ class WinogradConvolution(ConvolutionKernel):
 
     Attributes:
         size: n, the inputs of a tile along rows and columns (1 along columns that are not transformed).
+        at_once: Whether a tile is transformed along both axes by one product.
+        weight_first: Whether the weight is the left matrix of the products, ``(n * n, outputs, depth)`` in memory.
         depth: Inner dimension of the matrix products: C, or C * r if only the rows are transformed.
         weight: The transformed weights, in one axis; ``slices`` returns views ``(n * n, depth, outputs)`` of it.
     """
@@ -54,12 +62,22 @@ class WinogradConvolution(ConvolutionKernel):
         self.outputs, self.taps, self.relu = outputs, weight.shape[-1], relu
         self.num_output, self.channels = weight.shape[:2]
         self.depth = self.channels * (self.taps if outputs[1] == 1 else 1)
-        matrices = [WinogradMatrices.compute(m, self.taps if m > 1 else 1) for m in outputs]
+        self.at_once = dtype is torch.bfloat16
+        points = _COARSE_POINTS if self.at_once and outputs[0] + self.taps == 7 else None
+        axes = [(m, self.taps, points) if m > 1 else (1, 1) for m in outputs]
+        matrices = [WinogradMatrices.compute(*axis) for axis in axes]
         self.size = len(matrices[0].input), len(matrices[1].input)
-        self._input_transforms = [torch.from_numpy(each.input).to(dtype) for each in matrices]
-        self._output_transforms = [torch.from_numpy(each.output).to(dtype) for each in matrices]
+        # oneDNN copies the right matrix in another order, which takes long if it is larger than the caches.
+        self.weight_first = self.at_once and outputs[1] == 1
+        self._slice = self.num_output if self.weight_first else _OUTPUTS
+        inputs, results = ([getattr(each, name) for each in matrices] for name in ("input", "output"))
+        if self.at_once:
+            inputs, results = [np.kron(*inputs)], [np.kron(*results)]
         # The extra column of ones adds the bias in the inverse transform.
-        self._output_transforms[0] = torch.cat([self._output_transforms[0], torch.ones(outputs[0], 1, dtype=dtype)], 1)
+        results[0] = np.pad(results[0], ((0, 0), (0, 1)), constant_values=1)
+        self._input_transforms, self._output_transforms = (
+            [torch.from_numpy(each).to(dtype) for each in found] for found in (inputs, results)
+        )
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
         self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
         transform = torch.from_numpy(np.kron(matrices[0].kernel, matrices[1].kernel))
@@ -73,9 +91,13 @@ class WinogradConvolution(ConvolutionKernel):
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield pairs: a slice of the output channels, and its transformed weights ``(n * n, depth, outputs)``."""
         each = math.prod(self.size) * self.depth
-        for first in range(0, self.num_output, _OUTPUTS):
-            last = min(first + _OUTPUTS, self.num_output)
-            yield slice(first, last), self.weight[first * each : last * each].view(-1, self.depth, last - first)
+        for first in range(0, self.num_output, self._slice):
+            last = min(first + self._slice, self.num_output)
+            part = self.weight[first * each : last * each]
+            if self.weight_first:
+                yield slice(first, last), part.view(-1, last - first, self.depth).transpose(1, 2)
+            else:
+                yield slice(first, last), part.view(-1, self.depth, last - first)
 
     def overread(self, rows: int, columns: int) -> tuple[int, int]:
         """Return how many more rows and columns of the bottom are read than ``rows`` x ``columns`` outputs depend on.
@@ -114,7 +136,9 @@ class WinogradConvolution(ConvolutionKernel):
         The temporary memory should fit into the CPU's caches, but be large enough that reading the weights takes little
         time.
         """
-        fitting = _BLOCK_BYTES // (math.prod(self.size) * self.depth * self.weight.element_size())
+        # In bfloat16, reading the weights takes more of the time.
+        size = _BLOCK_BYTES * (2 if self.at_once else 1)
+        fitting = size // (math.prod(self.size) * self.depth * self.weight.element_size())
         return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH_TILES)) // -(-width // self.outputs[1]))
 
 
@@ -168,15 +192,17 @@ class _Block:
     Attributes:
         rows: The number of rows of tiles, at most as many as there is memory for.
         inputs: The inputs transformed along rows; then the inputs transformed along both axes.
-        products: The windows between these two transforms; then the products; then the outputs.
-        halfway: The products transformed along columns, and the bias.
+        products: The windows that are transformed along columns, or at once; then the products, and the bias if it is
+            added to them; then the outputs, unless tiles are transformed at once.
+        halfway: The products transformed along columns, and the bias; or the outputs of tiles transformed at once.
     """
 
     def __init__(self, layer: WinogradConvolution, rows: int, columns: int, buffers: BufferPool):
         self.layer, self.rows, self.columns = layer, rows, columns
         (n, n_columns), outputs = layer.size, layer.outputs[1]
-        channels = min(layer.num_output, _OUTPUTS)
-        self.products = buffers.allocate(self.tiles * n * n_columns * max(layer.depth, channels))
+        channels = min(layer.num_output, layer._slice)
+        values = n * n_columns * max(layer.depth, channels) + channels * layer.at_once
+        self.products = buffers.allocate(self.tiles * values)
         self.inputs = buffers.allocate(self.tiles * n * n_columns * layer.depth)
         self.halfway = buffers.allocate(self.tiles * (n + 1) * outputs * channels)
 
@@ -197,32 +223,46 @@ class _Block:
     def _transform_inputs(self, x: Tensor) -> Tensor:
         """Return the transformed tiles ``(n * n, tiles, depth)`` of ``x``, ``(h, w, C)``."""
         layer = self.layer
-        (rows, columns), (n, n_columns), (m, step) = layer._input_transforms, layer.size, layer.outputs
+        (*rows, columns), (n, n_columns), (m, step) = layer._input_transforms, layer.size, layer.outputs
         line = (self.columns * step + layer.taps - 1) * layer.channels
-        # Rows first, for whole lines of pixels at once: tiles that overlap within a line share this work.
-        transformed = _view(self.inputs, self.rows, n, line)
-        lines = x.as_strided(transformed.shape, (m * x.stride(0), x.stride(0), 1))
-        torch.bmm(rows.expand(self.rows, -1, -1), lines, out=transformed)
+        row, after = x.stride(0), m * x.stride(0)  # from a row of pixels to the next, and from a row of tiles
+        if rows:
+            # Rows first, for whole lines of pixels at once: tiles that overlap within a line share this work.
+            transformed = _view(self.inputs, self.rows, n, line)
+            lines = x.as_strided(transformed.shape, (after, row, 1))
+            torch.bmm(rows[0].expand(self.rows, -1, -1), lines, out=transformed)
+            x, row, after = transformed, line, n * line
         # The channels of a pixel and, if only the rows are transformed, of the r - 1 pixels after it are adjacent in
         # memory, so that `depth` consecutive values are one column of the matrix product.
         shape = (n, n_columns, self.rows, self.columns, layer.depth)
-        windows = transformed.as_strided(shape, (line, layer.channels, n * line, step * layer.channels, 1))
-        copied = _view(self.products, *shape).copy_(windows).view(n, n_columns, -1)
-        torch.bmm(columns.expand(n, -1, -1), copied, out=_view(self.inputs, *copied.shape))
+        windows = x.as_strided(shape, (row, layer.channels, after, step * layer.channels, 1))
+        copied = _view(self.products, *shape).copy_(windows).view(-1, len(columns), self.tiles * layer.depth)
+        torch.bmm(columns.expand(len(copied), -1, -1), copied, out=_view(self.inputs, *copied.shape))
         return _view(self.inputs, n * n_columns, self.tiles, layer.depth)
 
     def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
         """Multiply transformed inputs and weights, transform the products back and store them in ``top``."""
-        layer, channels = self.layer, weight.shape[2]
-        (rows, columns), (n, n_columns), (m, step) = layer._output_transforms, layer.size, layer.outputs
-        halfway = _view(self.halfway, n + 1, step, self.tiles * channels)
-        halfway[-1].view(-1, channels).copy_(bias)
-        products = _view(self.products, n, n_columns, self.tiles * channels)
-        torch.bmm(inputs, weight, out=products.view(-1, self.tiles, channels))
-        torch.bmm(columns.expand(n, -1, -1), products, out=halfway[:-1])
-        outputs = _view(self.products, m, step * self.tiles * channels)
-        y = torch.mm(rows, halfway.view(n + 1, -1), out=outputs)
-        self._store(y.view(m, step, self.rows, self.columns, channels), top)
+        layer, channels, (m, step) = self.layer, weight.shape[2], self.layer.outputs
+        rows, *columns = layer._output_transforms
+        products = _view(self.products, len(weight), self.tiles * channels)
+        order = (channels, self.tiles) if layer.weight_first else (self.tiles, channels)
+        if layer.weight_first:
+            weight, inputs, bias = inputs.transpose(1, 2), weight.transpose(1, 2), bias[:, None]
+        torch.bmm(inputs, weight, out=products.view(-1, *order))
+        factors, results = (self.halfway, self.products) if columns else (self.products, self.halfway)
+        factors = _view(factors, rows.shape[1], self.tiles * channels * (step if columns else 1))
+        if columns:
+            products = products.view(layer.size[0], layer.size[1], -1)
+            torch.bmm(
+                columns[0].expand(len(products), -1, -1), products, out=factors[:-1].view(len(products), step, -1)
+            )
+        factors[-1].view(-1, *order).copy_(bias)
+        y = torch.mm(rows, factors, out=_view(results, len(rows), factors.shape[1]))
+        if layer.weight_first:
+            tiles = y.view(m, step, channels, self.rows, self.columns).movedim(2, -1)
+        else:
+            tiles = y.view(m, step, self.rows, self.columns, channels)
+        self._store(tiles, top)
 
     def _store(self, y: Tensor, top: Tensor) -> None:
         """Copy tiles ``(m, m, tile rows, tile columns, O)`` to ``top``, ``(H, W, O)``; drop outputs past the end."""

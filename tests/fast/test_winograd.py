@@ -24,8 +24,9 @@ def test_the_winograd_matrices_compute_a_filter(outputs, taps):
     np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-def test_the_winograd_matrices_for_bfloat16_are_exact():
-    matrices = WinogradMatrices.compute(4, 3)
+@pytest.mark.parametrize(("outputs", "taps"), [(3, 6), (2, 7)])
+def test_the_winograd_matrices_for_large_kernels_are_exact_in_bfloat16(outputs, taps):
+    matrices = WinogradMatrices.compute(outputs, taps)
     for matrix in (matrices.input, matrices.output):
         exact = torch.from_numpy(matrix)
         assert torch.equal(exact.bfloat16().double(), exact)
@@ -76,8 +77,10 @@ def test_many_rows_of_tiles_are_computed_in_blocks_that_share_buffers():
     assert buffers.size < 6e6
 
 
-def test_winograd_in_bfloat16_is_exact_to_its_eight_bits():
+@pytest.mark.parametrize(("taps", "outputs"), [(3, (4, 4)), (6, (3, 1)), (7, (2, 1))])
+def test_winograd_in_bfloat16_is_exact_to_its_eight_bits(taps, outputs):
     buffers = BufferPool(torch.bfloat16, torch.device("cpu"))
-    x, weight = torch.randn(1, 64, 14, 14), torch.randn(64, 64, 3, 3)
-    want = F.conv2d(x.double(), weight.double())
-    assert relative(convolve(weight, None, x, (4, 4), relu=False, buffers=buffers).float().numpy(), want.numpy()) < 3e-2
+    x, weight, bias = torch.randn(2, 64, 14, 17), torch.randn(48, 64, taps, taps), torch.randn(48)
+    want = F.conv2d(x.double(), weight.double(), bias.double()).relu()
+    got = convolve(weight, bias, x, outputs, relu=True, buffers=buffers)
+    assert relative(got.float().numpy(), want.numpy()) < 3e-2

@@ -56,15 +56,16 @@ class WinogradMatrices:
     input: Float64
 
     @classmethod
-    def compute(cls, outputs: int, taps: int) -> WinogradMatrices:
+    def compute(cls, outputs: int, taps: int, points: Sequence[float] | None = None) -> WinogradMatrices:
         """Compute the matrices of F(m, r) by the Cook-Toom method.
 
         Args:
             outputs: m, the number of outputs.
             taps: r, the number of taps of the filter.
+            points: The n - 1 finite points; None for those with the smallest error in single precision.
         """
         size = outputs + taps - 1
-        points = _POINTS[size]
+        points = points or _POINTS[size]
         output, kernel, inner = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
         for j, point in enumerate(points):
             others = [other for other in points if other != point]
