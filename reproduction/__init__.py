@@ -28,15 +28,17 @@ if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
     from reproduction.caffe.net.net import load as load_net
     from reproduction.fast.compiler import compile
+    from reproduction.fast.saved_net import load_compiled
     from reproduction.fcn.segment.segmenter import Segmenter
 
 __version__ = "1.0.0"
-__all__ = ["Net", "Segmenter", "__version__", "compile", "load_net", "read_weights", "write_weights"]
+__all__ = ["Net", "Segmenter", "__version__", "compile", "load_compiled", "load_net", "read_weights", "write_weights"]
 
 _HOMES = {
     "Net": ("reproduction.caffe.net.net", "Net"),
     "Segmenter": ("reproduction.fcn.segment.segmenter", "Segmenter"),
     "compile": ("reproduction.fast.compiler", "compile"),
+    "load_compiled": ("reproduction.fast.saved_net", "load_compiled"),
     "load_net": ("reproduction.caffe.net.net", "load"),
     "read_weights": ("reproduction.caffe.formats.weights", "read"),
     "write_weights": ("reproduction.caffe.formats.weights", "write"),

@@ -33,8 +33,7 @@ ROOMS = {
     "caffe": ("caffe.dialects",),
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.layers.quick", "caffe.net"),
     "fast": (
-        "caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.layers.quick",
-        "caffe.net",
+        *CAFFE, "caffe.fillers", "caffe.layers", "caffe.layers.quick", "caffe.net",
     ),
     "fcn": (),
     "fcn.folders": (),

@@ -13,5 +13,5 @@ In the order in which a call of a compiled net goes through them:
 
 ``regions`` has rectangles of pixels, ``precisions`` what a device supports, ``explain`` formats plans, and ``threads``
 sets how OpenMP's threads wait for each other. ``planned_graph`` writes plans as graphs of standard operators, which
-``openvino_engine`` runs.
+other runtimes run, and ``saved_net`` writes compiled nets to files and opens them.
 """

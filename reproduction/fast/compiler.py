@@ -12,26 +12,25 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe.errors import NetError
+from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.onnx_graph import OnnxGraph
 from reproduction.caffe.net.inputs import Given, Values, parse_inputs
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.convert import convert_layers
+from reproduction.fast.cached_plan import CachedPlan
+from reproduction.fast.convert import convert_layers, parameter_versions
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
-from reproduction.fast.engines import SIZES, EngineChoice, RuntimeGraph, check_engine
+from reproduction.fast.engines import SIZES, EngineChoice, check_engine
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import ConvolutionKernel
@@ -104,6 +103,8 @@ class CompiledNet:
         discard: Whether to free large weights that were converted; see ``compile``.
         steady: Whether results must not depend on earlier calls; see ``compile``.
         engine: One of ``ENGINES``; see ``compile``.
+        converted: Converted weights of a saved compiled net, by name.
+        zero_images: Its values for images of zeros; see ``Planner``.
 
     Attributes:
         net: The net that was compiled.
@@ -111,7 +112,17 @@ class CompiledNet:
         engine: The engine that was chosen; see ``compile``.
     """
 
-    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False, engine: str = "torch"):
+    def __init__(
+        self,
+        net: Net,
+        precision: str,
+        *,
+        discard: bool = False,
+        steady: bool = False,
+        engine: str = "torch",
+        converted: Mapping[str, Tensor] | None = None,
+        zero_images: Mapping[Hashable, Mapping[str, Tensor]] | None = None,
+    ):
         self.net = net
         self.precision = precision
         self.engine = engine
@@ -119,27 +130,29 @@ class CompiledNet:
         self._find_inputs = lru_cache(_PLANS)(lambda names: net.graph.find_inputs(net.graph.find_needed(names), names))
         self._lock = threading.Lock()
         self._discarded: dict[str, Tensor] = {}  # the converted form of freed weights, by name of the parameter
-        self._convert_net()
+        self._convert_net(converted)
+        self._planner.zero_images.update(zero_images or {})
         if discard:
             with torch.inference_mode():
                 self._discard_weights()
             if self._discarded:
                 self._engines = EngineChoice("torch", self.precision)
 
-    def _convert_net(self) -> None:
-        """Convert the current weights, and clear all plans."""
+    def _convert_net(self, converted: Mapping[str, Tensor] | None = None) -> None:
+        """Convert the current weights, except those that are given by name, and clear all plans."""
         device = self.net.device
         # The dicts themselves: Module.parameters() takes longer than a small net.
         self._parameters = [module._parameters for module in self.net.modules() if module._parameters]
-        self._ops, self._last_versions = convert_layers(self.net, self.precision)
+        self._converted = dict(converted or {})
+        self._ops, self._last_versions = convert_layers(self.net, self.precision, self._converted)
         self._buffers = self._new_buffers()
-        self._plans: OrderedDict[Hashable, _CachedPlan] = OrderedDict()
+        self._plans: OrderedDict[Hashable, CachedPlan] = OrderedDict()
         # On a GPU the net launches each kernel separately, and for bf16 it uses another precision.
         always = device.type != "cpu" or self.precision == "bf16"
         run = partial(self._execute, buffers=self._buffers)
         self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._versions = _parameter_versions(self._parameters)
+        self._versions = parameter_versions(self._parameters)
         is_possible = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
         is_steady = self.engine == "auto" and self._steady
         self._engines = EngineChoice(self.engine if is_possible and not is_steady else "torch", self.precision)
@@ -173,7 +186,7 @@ class CompiledNet:
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._planner.always |= bool(self._discarded)  # the net can no longer run uncompiled
-        self._versions = _parameter_versions(self._parameters)
+        self._versions = parameter_versions(self._parameters)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the net and the precision, for copying and pickling; the copy converts its weights when needed.
@@ -184,12 +197,15 @@ class CompiledNet:
         if self._discarded:
             problem = "a compiled net cannot be copied or pickled after its weights were freed"
             raise NetError(problem, remedy=_WITHOUT_DISCARD)
-        return {"net": self.net, "precision": self.precision, "steady": self._steady, "engine": self.engine}
+        return {"net": self.net, **self._options}
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"precision": self.precision, "steady": self._steady, "engine": self.engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Compile the copied net."""
-        options = {name: state[name] for name in ("precision", "steady", "engine")}
-        self.__init__(state["net"], **options)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def to(self, device: torch.device) -> CompiledNet:
         """Move the net to a device, and return this compiled net.
@@ -244,6 +260,24 @@ class CompiledNet:
             return {name: results[self._last_versions[name]] for name in names}
 
     forward = __call__
+
+    def save(self, path: StrPath) -> None:
+        """Write the compiled net to a file, which ``load_compiled`` opens in a fraction of a second.
+
+        It has the net and its weights; those that were converted until now, or that inputs of the declared shapes need,
+        also in converted form. Weights freed by ``discard`` are in it in that form alone.
+
+        Raises:
+            ReproductionError: If the net has Python layers, or the file cannot be written.
+        """
+        from reproduction.fast import saved_net
+
+        with torch.inference_mode(), self._lock:
+            self._convert_changed_net()
+            self._find_plan({name: self.net.blob_shapes[name] for name in self.net.inputs}, self.net.graph.outputs)
+            is_cpu = self.net.device.type == "cpu"  # a saved net is opened on the CPU
+            prepared = (self._converted, self._planner.zero_images) if is_cpu else ({}, {})
+            saved_net.write(path, self.net, self._options, self._discarded, *prepared)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the net's parameters by name; weights freed by ``discard`` are replaced by their converted form."""
@@ -308,7 +342,7 @@ class CompiledNet:
         Raises:
             NetError: If weights were freed by ``discard``.
         """
-        if self._versions == _parameter_versions(self._parameters):
+        if self._versions == parameter_versions(self._parameters):
             return
         if self._discarded:
             raise NetError("the net was changed after compile() had freed its weights", remedy="Compile it again.")
@@ -318,7 +352,7 @@ class CompiledNet:
         """Return the versioned names of the last values of the given blobs, without duplicates."""
         return list(dict.fromkeys(self._last_versions[name] for name in names))
 
-    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str], *, improve: bool = False) -> _CachedPlan:
+    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str], *, improve: bool = False) -> CachedPlan:
         """Return the cached plan for these inputs, or create one.
 
         Args:
@@ -336,18 +370,18 @@ class CompiledNet:
         if choice.is_worthwhile and self.net.device.type == "cpu":
             reduce_spinning()
         plan = self._planner.build(choice, wanted)
-        self._plans[key] = _CachedPlan(plan, choice.is_worthwhile, choice.zero_values is None and not improve)
+        self._plans[key] = CachedPlan(plan, choice.is_worthwhile, choice.zero_values is None and not improve)
         if len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         return self._plans[key]
 
-    def _run_torch(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    def _run_torch(self, cached: CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the requested blobs, under their versioned names, by the plan or by the net."""
         if cached.is_worthwhile:
             return self._run_plan(cached, fed)
         return {self._last_versions[name]: top for name, top in self.net(fed, names).items()}
 
-    def _choose_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    def _choose_engine(self, cached: CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
         """Choose the engine of a size, and prepare its graph unless it is torch."""
         wanted = cached.plan.wanted
         cached.has_engine = True
@@ -389,7 +423,7 @@ class CompiledNet:
         with set_cudnn_flags(self.net.device, self.precision, tune=tune):
             return execute(plan, inputs, buffers, self.net.dtype)
 
-    def _run_plan(self, cached: _CachedPlan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _run_plan(self, cached: CachedPlan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Execute a plan, on a GPU as a CUDA graph from the second call of a size on.
 
         The first call is not recorded, since the size may not come again.
@@ -399,40 +433,3 @@ class CompiledNet:
                 run = partial(self._execute, cached.plan, buffers=self._new_buffers(), tune=True)
                 cached.recorded = RecordedFunction(run, inputs, self._graph_pool)
         return cached.recorded(inputs) if cached.recorded else self._execute(cached.plan, inputs, self._buffers)
-
-
-@dataclass
-class _CachedPlan:
-    """A cached plan, and its CUDA graph if it was recorded.
-
-    Attributes:
-        plan: The plan.
-        is_worthwhile: Whether to execute the plan; if False, the uncompiled net runs.
-        may_improve: Whether the second call creates a plan again, because an image of zeros did not pay off for a
-            single call.
-        calls: The number of calls that used the plan.
-        recorded: The CUDA graph, or None.
-        has_engine: Whether the engine of this size was chosen.
-        graph: The plan in that engine; None for torch.
-    """
-
-    plan: ExecutionPlan
-    is_worthwhile: bool
-    may_improve: bool = False
-    calls: int = 0
-    recorded: RecordedFunction | None = None
-    has_engine: bool = False
-    graph: RuntimeGraph | None = None
-
-
-def _parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> tuple[list[int], list[int]]:
-    """Return the addresses and the versions of the parameters in the dicts of a net's layers, to detect changes.
-
-    Each call of a compiled net does this, for up to a thousand parameters, so that no code in Python runs for each.
-    """
-    found = [p for layer in parameters for p in layer.values() if p is not None]
-    try:
-        versions = list(map(attrgetter("_version"), found))
-    except RuntimeError:  # tensors that were made in inference mode have no version
-        versions = [0 if p.is_inference() else p._version for p in found]
-    return list(map(Tensor.data_ptr, found)), versions

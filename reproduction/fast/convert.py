@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+
+from torch import Tensor
+
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import compiled_forms as forms
 from reproduction.caffe.net.net import Net
@@ -10,7 +15,7 @@ from reproduction.fast.kernels import ChannelNormalization, Concatenation, facto
 from reproduction.fast.ops import AffineOp, CropOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
 
 
-def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
+def convert_layers(net: Net, precision: str, converted: dict[str, Tensor]) -> tuple[list[Op], dict[str, str]]:
     """Convert the layers of a net to ops, each of which can compute a part of its layer's tops.
 
     A layer that returns its bottom unchanged, such as Dropout in phase TEST, needs no op: its tops become other names
@@ -22,6 +27,7 @@ def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
     Args:
         net: The net, in phase TEST.
         precision: One of ``PRECISIONS``.
+        converted: A dict of converted weights, by name, to which the ops add those that they convert.
 
     Returns:
         The ops in order; and a dict that maps each blob's name to the versioned name of its last values.
@@ -44,16 +50,18 @@ def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
             current[top] = top if versions[top] == 1 and top not in net.inputs else f"{top}#{versions[top]}"
         op = Op(node.name, layer, bottoms, tuple(current[top] for top in node.tops), form=form)
         shapes.update(zip(op.tops, op.top_shapes([shapes[bottom] for bottom in bottoms]), strict=True))
-        ops.append(_compile(op, precision, is_image=len(shapes[op.tops[0]]) == 4 if op.tops else False))
+        ops.append(_compile(op, precision, converted, is_image=len(shapes[op.tops[0]]) == 4 if op.tops else False))
     return ops, current
 
 
-def _compile(op: Op, precision: str, *, is_image: bool) -> Op:
+def _compile(op: Op, precision: str, converted: dict[str, Tensor], *, is_image: bool) -> Op:
     """Return a faster equivalent of an op if one exists for the form of its layer, otherwise the op."""
     layer, fields = op.layer, (op.name, op.layer, op.bottoms, op.tops)
     match op.form:
         case forms.ConvolutionForm(windows, group):
-            return ConvolutionOp(*fields, form=op.form, windows=windows, group=group, precision=precision)
+            return ConvolutionOp(
+                *fields, form=op.form, windows=windows, group=group, precision=precision, converted=converted
+            )
         case forms.DeconvolutionForm(windows, group):
             weight, *biases = layer.blobs
             if factors := factor_kernel(weight, group):
@@ -73,3 +81,16 @@ def _compile(op: Op, precision: str, *, is_image: bool) -> Op:
         case forms.PointwiseForm() if len(op.tops) == 1:
             return WindowOp(*fields, form=op.form)
     return op
+
+
+def parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> tuple[list[int], list[int]]:
+    """Return the addresses and the versions of the parameters in the dicts of a net's layers, to detect changes.
+
+    Each call of a compiled net does this, for up to a thousand parameters, so that no code in Python runs for each.
+    """
+    found = [p for layer in parameters for p in layer.values() if p is not None]
+    try:
+        versions = list(map(attrgetter("_version"), found))
+    except RuntimeError:  # tensors that were made in inference mode have no version
+        versions = [0 if p.is_inference() else p._version for p in found]
+    return list(map(Tensor.data_ptr, found)), versions

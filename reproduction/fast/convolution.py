@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import and_, or_
 
@@ -19,6 +19,7 @@ from reproduction.fast.kernels import (
     Kernel,
     MatrixConvolution,
     TorchConvolution,
+    check_converted,
 )
 from reproduction.fast.ops import Op, WindowOp, channel_factors, describe_folded
 from reproduction.fast.packed import PackedConvolution, PackedWeights, can_pack_weights
@@ -64,6 +65,8 @@ class ConvolutionOp(WindowOp):
         group: The number of groups of channels.
         precision: One of ``PRECISIONS``.
         folded: The ops that were folded into this one, in order: affine ones, a sum, a ReLU; see ``folding.fold``.
+        converted: Weights in the form of the kernels, by name, to which this op adds those that it converts.
+        key: The first part of the names there: the top of the last layer that was folded into the weights.
         only_kernel: The kernel to use for all regions, since the net's weights were freed by ``compile(discard=True)``;
             None if they were not.
         tile: How many rows and columns of outputs Winograd's method computes at a time, such as (4, 4); None if it does
@@ -74,10 +77,13 @@ class ConvolutionOp(WindowOp):
     group: int
     precision: str
     folded: tuple[Op, ...] = ()
+    converted: dict[str, Tensor] = field(default_factory=dict)
+    key: str = ""
     only_kernel: ConvolutionKernel | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.key = self.key or self.tops[0]
         self._extended: dict[str, ConvolutionOp] = {}
         weight, (rows, columns) = self.layer.blobs[0], self.windows
         single, cpu = weight.dtype is torch.float32, weight.device.type == "cpu"
@@ -111,8 +117,9 @@ class ConvolutionOp(WindowOp):
         """Return this op with one more op folded into it; the same op for the same follower."""
         if follower.tops[0] not in self._extended:
             added = [name for name in follower.bottoms if name != self.tops[0]]
+            key = follower.tops[0] if _form(follower).is_affine else self.key
             self._extended[follower.tops[0]] = replace(
-                self, bottoms=(*self.bottoms, *added), tops=follower.tops, folded=(*self.folded, follower)
+                self, bottoms=(*self.bottoms, *added), tops=follower.tops, folded=(*self.folded, follower), key=key
             )
         return self._extended[follower.tops[0]]
 
@@ -217,7 +224,16 @@ class ConvolutionOp(WindowOp):
     @cached_property
     def _winograd(self) -> ConvolutionKernel:
         assert self.tile is not None
-        return WinogradConvolution(*self.weight_and_bias(), self.tile, relu=self.relu, dtype=self._dtype)
+        name = f"{self.key}:winograd{self.tile[0]}x{self.tile[1]}"
+        kernel = WinogradConvolution(
+            *self.weight_and_bias(),
+            self.tile,
+            relu=self.relu,
+            dtype=self._dtype,
+            stored=self.converted.get(name),
+        )
+        self.converted[name] = kernel.weight
+        return kernel
 
     @cached_property
     def _packed(self) -> PackedWeights:
@@ -227,8 +243,21 @@ class ConvolutionOp(WindowOp):
     def _direct(self) -> ConvolutionKernel:
         weight, bias = self.weight_and_bias()
         if self._as_matrix:
+            weight = self._convert("matrix", weight, torch.contiguous_format)
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu, dtype=self._dtype)
+        weight = self._convert("channels last", weight, torch.channels_last)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
+
+    def _convert(self, how: str, weight: Tensor, memory_format: torch.memory_format) -> Tensor:
+        """Return the weight in the dtype of the products and a memory format; a copy is stored in ``converted``."""
+        name, order = f"{self.key}:{how}", (0, 2, 3, 1) if memory_format is torch.channels_last else (0, 1, 2, 3)
+        if name in self.converted:
+            stored = check_converted(self.converted[name], weight.numel(), self._dtype)
+            return stored.view([weight.shape[axis] for axis in order]).permute((0, 3, 1, 2) if order[1] == 2 else order)
+        made = weight.to(self._dtype).contiguous(memory_format=memory_format)
+        if made.data_ptr() != weight.data_ptr():
+            self.converted[name] = made.permute(order).reshape(-1)
+        return made
 
 
 def _form(op: Op) -> PointwiseForm:

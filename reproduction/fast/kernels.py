@@ -145,7 +145,7 @@ class ChannelNormalization(Kernel):
         """Return the normalized bottom, in ``out`` unless that is None."""
         form, x = self.form, bottoms[0].permute(0, 2, 3, 1)
         values = x.reshape(-1, x.shape[3])
-        if self.band is None:
+        if self.band is None or self.band.dtype != values.dtype:  # a bottom in a buffer may be bfloat16
             ones = values.new_full((x.shape[3],) * 2, form.alpha / form.size)
             self.band = ones.triu(-(form.size // 2)).tril(form.size // 2)
         scale = torch.addmm(values.new_tensor(form.k), values * values, self.band)
@@ -162,6 +162,18 @@ class ConvolutionKernel(Kernel):
     """
 
     weight: Tensor
+
+
+def check_converted(values: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return converted weights of a saved compiled net, in one axis.
+
+    Raises:
+        NetError: If they have another size or dtype.
+    """
+    if (values.numel(), values.dtype) != (size, dtype):
+        got, want = (f"{count} of {kind}" for count, kind in ((values.numel(), values.dtype), (size, dtype)))
+        raise NetError("the file's converted weights do not fit the layer", got=got, want=want)
+    return values.flatten()
 
 
 class TorchConvolution(ConvolutionKernel):

@@ -19,7 +19,7 @@ from torch import Tensor
 from reproduction.caffe.layers.quick.winograd import WinogradMatrices
 from reproduction.fast import kernels
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool
+from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool, check_converted
 from reproduction.fast.regions import Region
 
 _OUTPUTS = 512  # output channels computed at a time
@@ -45,6 +45,10 @@ class WinogradConvolution(ConvolutionKernel):
         outputs: The rows and columns of a tile of outputs, (m, m) or (m, 1).
         relu: Whether to apply a ReLU.
         dtype: Dtype of the products.
+        stored: The transformed weights, as in the attribute ``weight``; None to transform them.
+
+    Raises:
+        NetError: If ``stored`` has another size or dtype.
 
     Attributes:
         size: n, the inputs of a tile along rows and columns (1 along columns that are not transformed).
@@ -57,7 +61,14 @@ class WinogradConvolution(ConvolutionKernel):
     needs_out = True
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, outputs: tuple[int, int], *, relu: bool, dtype: torch.dtype
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        outputs: tuple[int, int],
+        *,
+        relu: bool,
+        dtype: torch.dtype,
+        stored: Tensor | None = None,
     ):
         self.outputs, self.taps, self.relu = outputs, weight.shape[-1], relu
         self.num_output, self.channels = weight.shape[:2]
@@ -79,7 +90,11 @@ class WinogradConvolution(ConvolutionKernel):
             [torch.from_numpy(each).to(dtype) for each in found] for found in (inputs, results)
         )
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
-        self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
+        size = math.prod(self.size) * self.num_output * self.depth
+        if stored is not None:
+            self.weight = check_converted(stored, size, dtype)
+            return
+        self.weight = torch.empty(size, dtype=dtype)
         transform = torch.from_numpy(np.kron(matrices[0].kernel, matrices[1].kernel))
         for channels, transformed in self.slices():
             # 32 outputs at a time, to limit the memory in double precision

@@ -156,8 +156,12 @@ def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError
         raise error("this is not a text file", path=path, got=got, want="UTF-8") from None
 
 
-def map_file(path: StrPath) -> mmap.mmap:
-    """Map a file into memory, read-only. The system reads each page from the disk when it is first accessed.
+def map_file(path: StrPath, *, writable: bool = False) -> mmap.mmap:
+    """Map a file into memory. The system reads each page from the disk when it is first accessed.
+
+    Args:
+        path: the file.
+        writable: whether the memory can be changed, which does not change the file.
 
     Raises:
         CaffemodelError: If the file is empty, or not a regular file.
@@ -166,7 +170,7 @@ def map_file(path: StrPath) -> mmap.mmap:
     with open_regular(path, CaffemodelError) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise CaffemodelError("the file is empty", path=path, remedy="Download or write it again.")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if writable else mmap.ACCESS_READ)
 
 
 def check_declared_size(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
 import struct
 import warnings
 import zipfile
@@ -23,9 +24,12 @@ from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.geometry import MAX_AXES
-from reproduction.caffe.typing import Floats, Progress
+from reproduction.caffe.typing import Array, Floats, Progress
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_COMPILED_DTYPES = _DTYPES | {"BF16": np.dtype("<u2")}
+_ALIGNED = 64  # bytes
+COMPILED_NET = "compiled_net"  # key of the metadata of a compiled net, which is not a file of weights
 _FLOATS = "float32 or float64"
 _HEADER_BYTES = 2 << 20  # limit of safetensors' JSON: about 20,000 tensors; parsed, it takes 20 times as much memory
 _NPY_HEAD = 2048  # limit of the header of an array, in bytes
@@ -44,7 +48,25 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
 
     Source: huggingface/safetensors, README "Format".
     """
-    data = files.map_file(path)
+    arrays, metadata = _parse_safetensors(path, files.map_file(path), _DTYPES)
+    return arrays, metadata
+
+
+def map_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read a safetensors file of a compiled net, as ``read_safetensors`` does.
+
+    The arrays can be changed, which does not change the file, and may have bfloat16 values, which are read as uint16.
+
+    Raises:
+        CaffemodelError: If the file is damaged, or contains a tensor of another type.
+        OSError: If the file cannot be opened.
+    """
+    return _parse_safetensors(path, files.map_file(path, writable=True), _COMPILED_DTYPES)
+
+
+def _parse_safetensors(
+    path: StrPath, data: mmap.mmap, dtypes: Mapping[str, np.dtype[Any]]
+) -> tuple[dict[str, Array], dict[str, str]]:
     if files.kind(data) != files.SAFETENSORS:
         raise CaffemodelError("this is not a safetensors file", path=path, remedy=_DAMAGED)
     start = 8 + struct.unpack_from("<Q", data)[0]
@@ -56,10 +78,13 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CaffemodelError("the metadata is not a table of strings", path=path, offset=8, remedy=_DAMAGED)
-    arrays: dict[str, Floats] = {}
+    if dtypes is _DTYPES and COMPILED_NET in metadata:
+        remedy = "reproduction.load_compiled() opens it."
+        raise CaffemodelError("this is a compiled net, not a file of weights", path=path, remedy=remedy)
+    arrays: dict[str, Array] = {}
     spans = []
     for name, entry in header.items():
-        dtype, shape, begin, end = _parse_entry(name, entry, path)
+        dtype, shape, begin, end = _parse_entry(name, entry, path, dtypes)
         spans.append((begin, end))
         if end > len(data) - start:
             missing = end - (len(data) - start)
@@ -79,18 +104,21 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
 
 
 def write_safetensors(
-    arrays: Mapping[str, Floats],
+    arrays: Mapping[str, Array],
     path: StrPath,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    *,
+    align: bool = False,
 ) -> None:
     """Write a safetensors file atomically, without a second copy of contiguous arrays.
 
     Args:
-        arrays: the arrays by name, float32 or float64.
+        arrays: the arrays by name, float32 or float64; uint16 is written as bfloat16.
         path: the file.
         metadata: strings by name, stored in the file's header.
         progress: called after each write with the number of bytes written so far.
+        align: whether arrays whose sizes are multiples of 64 bytes begin at such positions.
 
     Raises:
         ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
@@ -100,16 +128,19 @@ def write_safetensors(
     _check_names(arrays, path)
     # Doubles first, so that every array is aligned to the size of its elements.
     order = sorted(arrays, key=lambda name: arrays[name].dtype.itemsize, reverse=True)
+    if align:
+        order.sort(key=lambda name: arrays[name].nbytes % _ALIGNED != 0)
+    codes = {dtype: code for code, dtype in _COMPILED_DTYPES.items()}
     entries, position = {}, 0
     for name in order:
         end = position + arrays[name].nbytes
-        shape, dtype = list(arrays[name].shape), "F32" if arrays[name].dtype == np.float32 else "F64"
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        shape, code = list(arrays[name].shape), codes[arrays[name].dtype]
+        entries[name] = {"dtype": code, "shape": shape, "data_offsets": [position, end]}
         position = end
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     header |= {name: entries[name] for name in arrays}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % (_ALIGNED if align else 8))
     with files.open_atomic(path, progress) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
@@ -182,11 +213,11 @@ def write_torch(arrays: Mapping[str, Floats], path: StrPath, progress: Progress 
         torch.save(state, file)
 
 
-def _bytes_of(values: Floats) -> memoryview:
+def _bytes_of(values: Array) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _check_names(arrays: Mapping[str, Floats], path: StrPath) -> None:
+def _check_names(arrays: Mapping[str, Array], path: StrPath) -> None:
     for name in arrays:
         if "\0" in name or not files.is_utf8(name):
             raise CaffemodelError(f"a file of this kind cannot hold the name {name!r}", path=path)
@@ -202,16 +233,22 @@ def _parse_header(text: bytes, path: StrPath) -> dict[str, Any]:
     return header
 
 
-def _parse_entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[int], int, int]:
+def _parse_entry(
+    name: str, entry: Any, path: StrPath, dtypes: Mapping[str, np.dtype[Any]]
+) -> tuple[np.dtype[Any], list[int], int, int]:
     """Return the dtype and shape of a tensor and its start and end offsets, after a check that they are consistent."""
     place = f"{path}: tensor {name!r}"
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets, dtype = _as_counts(entry.get("shape")), _as_counts(entry.get("data_offsets")), entry.get("dtype")
-    kept = _DTYPES.get(dtype) if isinstance(dtype, str) else None
+    kept = dtypes.get(dtype) if isinstance(dtype, str) else None
     if kept is None:
         remedy = "Convert it with .float() and save it again."
         raise CaffemodelError(
-            "the tensor is of a type that Caffe does not have", path=place, got=dtype, want="F32 or F64", remedy=remedy
+            "the tensor is of a type that Caffe does not have",
+            path=place,
+            got=dtype,
+            want=" or ".join(dtypes),
+            remedy=remedy,
         )
     if shape is None or offsets is None or len(shape) > MAX_AXES or len(offsets) != 2:
         raise CaffemodelError("the header's entry is damaged", path=place, remedy=_DAMAGED)

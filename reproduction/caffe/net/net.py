@@ -353,11 +353,12 @@ class Net(nn.Module):
         mine = {name: layer.blobs for name, layer in self.layers.items()}
         return share_blobs({name: layer.blobs for name, layer in other.layers.items()}, mine)
 
-    def to_proto(self, *, diff: bool = False) -> NetParameter:
+    def to_proto(self, *, diff: bool = False, blobs: bool = True) -> NetParameter:
         """Return the net as the message that Caffe writes to a caffemodel: every layer with its blobs.
 
         Args:
             diff: Include the gradients, as ``snapshot_diff`` does.
+            blobs: Include the blobs.
 
         Returns:
             A message whose weights are views of the parameters if these are on the CPU, and copies otherwise.
@@ -368,7 +369,7 @@ class Net(nn.Module):
             layer_param = (step.layer.layer_param if step else node.layer_param).copy()
             layer_param.top = list(node.layer_param.top)
             layer_param.clear("blobs")
-            layer_param.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step else ()))
+            layer_param.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step and blobs else ()))
             net.layer.append(layer_param)
         return net
 
