@@ -250,8 +250,8 @@ class Layer(nn.Module):
         """Compute the tops, by ``repeat`` if possible and otherwise by ``forward``.
 
         Args:
-            bottoms: Tensors, or ``RepeatedBlob`` objects, which store adjacent equal rows and columns once. A layer
-                that has hooks is called with full tensors, so that the hooks see them.
+            bottoms: Tensors, ``RepeatedBlob`` or ``NormalizedBlob`` objects. A layer that has hooks is called with full
+                tensors, so that the hooks see them.
         """
         if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
             shapes = self.shapes([tuple(x.shape) for x in bottoms])
@@ -268,10 +268,7 @@ class Layer(nn.Module):
         return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Compute the tops without expanding bottoms that are ``RepeatedBlob`` objects; return None if impossible.
-
-        A ``RepeatedBlob`` stores adjacent equal rows and columns once, e.g. those of a padded border.
-        """
+        """Compute the tops without expanding a ``RepeatedBlob`` or ``NormalizedBlob``; return None if impossible."""
         return None
 
     def shares(self) -> tuple[bool, bool]:

@@ -250,9 +250,9 @@ class Convolution(_Weighted):
 
     def _as_images(self, bottom: Tensor) -> Tensor:
         # For a batch of one image, reshape changes the stride of its axis, and then torch does not see that the format
-        # is channels_last, in which a convolution of each channel by itself is many times faster.
-        by_channel = self.axis == 1 < self.group == self.channels
-        return bottom if by_channel else super()._as_images(bottom)
+        # is channels_last, in which training is faster, and a convolution of each channel by itself many times.
+        keeps_format = self.axis == 1 and (self.training or 1 < self.group == self.channels)
+        return bottom if keeps_format else super()._as_images(bottom)
 
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))

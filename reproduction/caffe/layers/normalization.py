@@ -17,6 +17,9 @@ from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.exact import blas, normalization
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
+from reproduction.caffe.layers.quick import normalize
+from reproduction.caffe.layers.quick.borders import AnyBlob, expand
+from reproduction.caffe.layers.quick.normalize import NormalizedBlob
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
 
 
@@ -137,6 +140,17 @@ class Scale(Layer):
         factor, *bias = (_broadcast(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Compute the top of this layer and of BatchNorm before it (``NormalizedBlob``) in one pass.
+
+        Return None for other bottoms, or if there is not one factor for each channel.
+        """
+        param, x = self.layer_param.scale_param, bottoms[0]
+        if len(bottoms) > 1 or not isinstance(x, NormalizedBlob) or canonical_axis(param.axis, len(x.shape)) != 1:
+            return None
+        factor, *bias = self.blobs
+        return (x.scale(factor, bias[0] if bias else None),) if factor.dim() == 1 else None
+
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         """Return a ``PointwiseForm`` for a learned factor with one value in all or for each channel; otherwise None."""
         return _compiled_form(self, self.layer_param.scale_param)
@@ -254,24 +268,38 @@ class BatchNorm(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; if it is normalized by the statistics of the batch, update the stored statistics."""
-        param, bottom = self.layer_param.batch_norm_param, bottoms[0]
+        return (expand(self._normalize(bottoms[0])),)
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
+        """Compute the top as ``forward`` does, or only what a Scale layer needs to compute it (``NormalizedBlob``)."""
+        return (self._normalize(expand(bottoms[0])),)
+
+    def _normalize(self, bottom: Tensor) -> AnyBlob:
+        param = self.layer_param.batch_norm_param
         stored = param.use_global_stats if param.has("use_global_stats") else not self.training
+        later = self.eps_inside and normalize.is_faster(bottom)
         if stored:
             mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
             share = torch.where(weight == 0, 0.0, 1 / weight)
             mean, variance = mean_sum * share, variance_sum * share
+            if later and self.training and torch.is_grad_enabled():
+                return NormalizedBlob(bottom, mean, variance, param.eps, of_batch=False)
         elif blas.applies_to(self.in_blas_order, bottom):
             rows = bottom.reshape(bottom.shape[0], self._channels, -1)
             top, mean, variance = normalization.normalize(rows, param.eps, inside=self.eps_inside)
             self._update_statistics(mean, variance, bottom.numel() // self._channels)
-            return (top.reshape(bottom.shape),)
+            return top.reshape(bottom.shape)
+        elif later:
+            mean, variance = normalize.compute_statistics(bottom)
+            self._update_statistics(mean, variance, bottom.numel() // self._channels)
+            return NormalizedBlob(bottom, mean, variance, param.eps, of_batch=True)
         else:
             axes = [axis for axis in range(bottom.dim()) if axis != 1]
             variance, mean = torch.var_mean(bottom, axes, correction=0)
             self._update_statistics(mean.detach(), variance.detach(), bottom.numel() // self._channels)
         deviation = (variance + param.eps).sqrt() if self.eps_inside else variance.sqrt() + param.eps
         mean, deviation = (_broadcast(s, bottom.dim(), 1) for s in (mean, deviation))
-        return ((bottom - mean) / deviation,)
+        return (bottom - mean).div_(deviation)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         """Return an affine ``PointwiseForm`` if the statistics are the stored ones; otherwise None."""

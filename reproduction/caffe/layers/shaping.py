@@ -17,6 +17,7 @@ from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
+from reproduction.caffe.layers.quick.normalize import NormalizedBlob
 from reproduction.caffe.schema import ConcatParameter, LayerParameter, SliceParameter
 
 
@@ -246,7 +247,9 @@ class Split(Layer):
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Return the bottom once for each top; None if ``in_blas_order`` is set, as full tensors are then needed."""
-        return None if self.in_blas_order else bottoms * len(self.layer_param.top)
+        if self.in_blas_order or isinstance(bottoms[0], NormalizedBlob):  # the latter is computed only once
+            return None
+        return bottoms * len(self.layer_param.top)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add nothing and return the bottom once for each top."""

@@ -8,12 +8,14 @@ the parameter.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.net.net import Net
 
 
@@ -33,44 +35,41 @@ class Accumulation:
         concerned = {id(_owner(blob)) for layer in setting for blob in layer.blobs}
         self._layers = [layer for layer in layers if not concerned.isdisjoint(id(_owner(blob)) for blob in layer.blobs)]
         self._overwritten: dict[int, Tensor] = {}
-        self._hidden: dict[str, Any] = {}
-        self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> None:
         self._overwritten = {}
         for layer in self._layers:
-            self._handles.append(layer.register_forward_pre_hook(self._before))
-            self._handles.append(layer.register_forward_hook(self._after, always_call=True))
+            layer.__dict__["run"] = partial(self._run, layer, layer.run)  # found before the method of the class
 
     def __exit__(self, *exception: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        for layer in self._layers:
+            del layer.__dict__["run"]
 
     def clear(self) -> None:
         """Discard the gradients that Caffe's next backward pass would overwrite; call it before the backward pass."""
         for parameter in self._overwritten.values():
             parameter.grad = None
 
-    def _before(self, layer: nn.Module, bottoms: tuple[Tensor, ...]) -> None:
-        """Record which gradients the layer overwrites, and detach parameters that an earlier layer overwrites."""
-        assert isinstance(layer, Layer)
+    def _run(self, layer: Layer, run: Callable[..., tuple[AnyBlob, ...]], *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
+        """Run a layer with those parameters detached that an earlier layer overwrites; record which it overwrites."""
         shapes = [tuple(bottom.shape) for bottom in bottoms]
-        self._hidden = {}
+        hidden = dict[str, Any]()
         for i, name in enumerate(layer.blob_names):
             blob = getattr(layer, name)
             owner = _owner(blob)
             if id(owner) in self._overwritten:
-                self._hidden[name] = layer.__dict__.get(name)
+                hidden[name] = layer.__dict__.get(name)
                 layer.__dict__[name] = blob.detach()  # attribute lookup finds it before the registered parameter
             elif layer.sets_gradient(i, shapes):
                 self._overwritten[id(owner)] = owner
-
-    def _after(self, layer: nn.Module, *_: object) -> None:
-        for name, before in self._hidden.items():
-            if before is None:
-                del layer.__dict__[name]
-            else:
-                layer.__dict__[name] = before
+        try:
+            return run(*bottoms)
+        finally:
+            for name, before in hidden.items():
+                if before is None:
+                    del layer.__dict__[name]
+                else:
+                    layer.__dict__[name] = before
 
 
 def find_used_once(net: Net) -> set[int]:

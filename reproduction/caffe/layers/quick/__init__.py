@@ -1,4 +1,4 @@
-"""Faster implementations with the same results and gradients: convolutions with fewer products, and repeated borders.
+"""Faster implementations with the same results and gradients: of convolutions, repeated borders, and normalization.
 
 From ``reproduction``, this package imports only ``geometry`` and ``typing``.
 """

@@ -22,6 +22,7 @@ from torch.autograd.function import Function
 from torch.autograd.graph import saved_tensors_hooks
 
 from reproduction.caffe.geometry import Shape, Window
+from reproduction.caffe.layers.quick.normalize import NormalizedBlob
 
 _WORTH = 0.9  # fraction of kept pixels above which the copies cost more than the full computation
 
@@ -52,7 +53,7 @@ class RepeatedBlob:
         return replace(self, kept=self.kept.detach())
 
 
-AnyBlob = Tensor | RepeatedBlob
+AnyBlob = Tensor | RepeatedBlob | NormalizedBlob
 
 
 def as_repeated(x: Tensor) -> AnyBlob:
@@ -69,12 +70,12 @@ def as_repeated(x: Tensor) -> AnyBlob:
 
 def expand(x: AnyBlob) -> Tensor:
     """Return a blob as a full tensor; a tensor is returned unchanged."""
-    return x.expand() if isinstance(x, RepeatedBlob) else x
+    return x if isinstance(x, Tensor) else x.expand()
 
 
 def map_kept(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
     """Apply an elementwise function to a blob; if it is a ``RepeatedBlob``, only to the stored rows and columns."""
-    return replace(x, kept=function(x.kept)) if isinstance(x, RepeatedBlob) else function(x)
+    return replace(x, kept=function(x.kept)) if isinstance(x, RepeatedBlob) else function(expand(x))
 
 
 def slide_windows(

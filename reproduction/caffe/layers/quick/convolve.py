@@ -48,19 +48,24 @@ def convolve(
 
     Returns:
         The top, (N, num_output, h, w), which shares no memory with ``x``. It is in channels_last format if ``x`` is,
-        unless torch computes it on the CPU with more than ``_NARROW`` channels and fewer groups.
+        except on the CPU for more than ``_NARROW`` channels and fewer groups, where it may be contiguous.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():  # while compiling, sizes are symbols
         sizes = [conv_size(size, window) for size, window in zip(x.shape[2:], windows, strict=True)]
         # torch's convolution (oneDNN) reorders the weights at each call. With few output pixels, that takes longer than
         # the products: fc6 of VGG has 411 MB of weights and, for an image of 500 x 500, 16 x 16 pixels.
-        outweighs = len(weight) > len(x) * math.prod(sizes)
+        excess = len(weight) / (len(x) * math.prod(sizes))
+        # The products of large kernels take longer in training than such reordering, unless they are very few.
+        outweighs = excess > (1 if _is_pointwise(windows) or not learning else 2)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
             return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
         if learning and group == 1 and _is_dense(windows) and winograd.is_faster(x, weight):
             return winograd.convolve(x, weight, bias, [window.pad for window in windows])
-        if max(x.shape[1], len(weight)) > _NARROW and not group == x.shape[1] > 1:
-            x = x.contiguous()  # wide convolutions, but not those of each channel, are slower in channels_last format
+        # Wide convolutions, but not those of each channel, are slower in channels_last format. In training, the copies
+        # of values and gradients between formats take longer than that, unless torch reorders many weights.
+        is_wide = max(x.shape[1], len(weight)) > _NARROW and not group == x.shape[1] > 1
+        if is_wide and (not learning or excess > 1):
+            x = x.contiguous()
     stride, pad, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "pad", "dilation"))
     return F.conv2d(x, weight, bias, stride, pad, dilation, group)
 

@@ -36,6 +36,7 @@ _STEP, _TAPS = 4, 3  # a tile of the training convolution has 4 x 4 outputs
 _SIZE = _STEP + _TAPS - 1  # and depends on 6 x 6 inputs
 _TILES = 384  # tiles at a time: few enough for the CPU's caches, many enough that reading the weights takes little time
 _WIDE = 128  # channels of bottom and top from which on the products take longer than the transforms
+_MANY = 1024  # pixels from which on they take longer than the transform of the weights
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ _MATRICES = WinogradMatrices.compute(_STEP, _TAPS)
 
 
 def is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Return whether ``convolve`` takes less time than torch for these shapes: 3x3 kernels, and many channels."""
+    """Return whether ``convolve`` takes less time than torch: 3x3 kernels, many channels, and many pixels."""
     # In half precision, the rounding errors of the transforms would be too large.
     is_exact = x.dtype in (torch.float32, torch.float64)
-    return is_exact and weight.shape[2:] == (_TAPS, _TAPS) and min(weight.shape[:2]) >= _WIDE
+    is_large = min(weight.shape[:2]) >= _WIDE and len(x) * math.prod(x.shape[2:]) >= _MANY
+    return is_exact and is_large and weight.shape[2:] == (_TAPS, _TAPS)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, pads: Sequence[int]) -> Tensor:
