@@ -274,10 +274,8 @@ class _Block:
         factors[-1].view(-1, *order).copy_(bias)
         y = torch.mm(rows, factors, out=_view(results, len(rows), factors.shape[1]))
         if layer.weight_first:
-            tiles = y.view(m, step, channels, self.rows, self.columns).movedim(2, -1)
-        else:
-            tiles = y.view(m, step, self.rows, self.columns, channels)
-        self._store(tiles, top)
+            y = y.view(-1, *order).transpose(1, 2).contiguous()
+        self._store(y.view(m, step, self.rows, self.columns, channels), top)
 
     def _store(self, y: Tensor, top: Tensor) -> None:
         """Copy tiles ``(m, m, tile rows, tile columns, O)`` to ``top``, ``(H, W, O)``; drop outputs past the end."""
