@@ -9,9 +9,10 @@ In the order in which a call of a compiled net goes through them:
                     computed; all others are copied from an image of zeros that is computed once
 5. ``plan``         the steps of one input size: which kernel reads and computes which region
 6. ``execution``    executes a plan, with the memory of ``buffers``; on a GPU, ``cuda_graph`` records it
-7. ``kernels``      compute regions; ``convolution`` chooses those of convolutions, such as ``packed`` and ``winograd``
+7. ``kernels``      compute regions; ``convolution`` chooses those of convolutions, such as ``winograd``; those
+                    that are torch's operators are computed together by ``onednn_graph``
 
 ``regions`` has rectangles of pixels, ``precisions`` what a device supports, ``explain`` formats plans, and ``threads``
 sets how OpenMP's threads wait for each other. ``planned_graph`` writes plans as graphs of standard operators, which
-other runtimes run, and ``saved_net`` writes compiled nets to files and opens them.
+``engines`` runs in other runtimes, and ``saved_net`` writes compiled nets to files and opens them.
 """

@@ -43,6 +43,11 @@ class BlobRegions:
     computed: Region = EMPTY
     stored: Region = EMPTY
 
+    @property
+    def has_border(self) -> bool:
+        """Whether pixels are stored that are not computed."""
+        return self.stored != self.computed
+
     def add_reader(self, region: Region, overread: tuple[int, int] = (0, 0)) -> None:
         """Extend ``needed`` and ``stored`` so that one more op can read a part of the blob.
 

@@ -21,8 +21,8 @@ from reproduction.fast.kernels import (
     TorchConvolution,
     check_converted,
 )
+from reproduction.fast.onednn_graph import is_available
 from reproduction.fast.ops import Op, WindowOp, channel_factors, describe_folded
-from reproduction.fast.packed import PackedConvolution, PackedWeights, can_pack_weights
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import WinogradConvolution
 
@@ -42,7 +42,7 @@ LARGE = 4 << 20
 
 # Estimates of the time of Winograd's method relative to that of the direct kernel: a constant, what transforming takes
 # for each channel, and the time to read a transformed weight, in products. With few pixels, reading the weights takes
-# most of the time, and Winograd's method has more weights. Measured with AVX-512 and AVX2, relative to packed weights:
+# most of the time, and Winograd's method has more weights. Measured with AVX-512 and AVX2, relative to oneDNN:
 # 0.7 and 0.6 for 64 channels, 0.35 for 512 channels at 63 x 63 pixels, 0.9 and 0.8 at 14 x 14.
 _WINOGRAD_TIME, TRANSFORM_TIME = 0.33, 28
 READ_TIME = 24
@@ -50,8 +50,8 @@ READ_TIME = 24
 # The largest such estimate for which Winograd's method is used: it needs a bottom with padding, and so a copy.
 _WINOGRAD_GAIN = 0.78
 
-# Time of oneDNN with packed weights relative to that of the layer; a little more than measured.
-_PACKED_TIME = 0.75
+# Time of a convolution that oneDNN has prepared relative to that of the layer; a little more than measured.
+_PREPARED_TIME = 0.75
 
 
 @dataclass(eq=False, kw_only=True)
@@ -96,7 +96,7 @@ class ConvolutionOp(WindowOp):
         self.writes_to_buffer = self.tile is not None
         self.is_large = weight.numel() >= LARGE
         self._as_matrix = self.is_large and self.group == 1 and cpu and not self.sums
-        self._packs = cpu and single and not self.is_large and can_pack_weights()
+        self._is_prepared = cpu and single and not self.is_large and is_available()
 
     @property
     def relu(self) -> bool:
@@ -168,10 +168,11 @@ class ConvolutionOp(WindowOp):
             return self.only_kernel
         if self._uses_winograd(top):
             return self._winograd
-        if not self._packs:
+        if not self._is_prepared or self._as_matrix:
             return self._direct
         rows, columns = (b.start - a.start for a, b in zip(top.read_by(self.windows), bottoms[0], strict=True))
-        return PackedConvolution(self._packed, (rows, columns), relu=self.relu, needs_out=self._has_large_top(top))
+        assert isinstance(self._direct, TorchConvolution)
+        return self._direct.with_padding((rows, columns), needs_out=self._has_large_top(top))
 
     def overread(self, top: Region) -> tuple[int, int]:
         """Return how many more rows and columns of the bottom are read than the region ``top`` of the top depends on.
@@ -183,12 +184,12 @@ class ConvolutionOp(WindowOp):
 
     def relative_time(self, computed: Region) -> float:
         """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
-        direct = _PACKED_TIME if self._packs else 1.0
+        direct = _PREPARED_TIME if self._is_prepared else 1.0
         return direct * (self._winograd_time(computed) if self._uses_winograd(computed) else 1)
 
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "Winograd F(4x4, 3x3) with ReLU"."""
-        text = "oneDNN, with packed weights" if self._packs else "as torch does it"
+        text = "oneDNN" if self._is_prepared else "as torch does it"
         if self._as_matrix:
             text = "one product, with the weights of the net"
         if self.tile and self._uses_winograd(computed):
@@ -199,17 +200,17 @@ class ConvolutionOp(WindowOp):
     def _needs_padding(self, top: Region) -> bool:
         """Return whether the kernel for a region needs a bottom that includes the padding."""
         uses_buffer = self._uses_winograd(top) or self._has_large_top(top)
-        return self.only_kernel is not None or uses_buffer or not self._packs
+        return self.only_kernel is not None or uses_buffer or not self._is_prepared
 
     def _has_large_top(self, top: Region) -> bool:
         """Return whether to write this region of the top into a reused buffer, even if it has to be copied there."""
         size = top.pixels * len(self.layer.blobs[0]) * self._dtype.itemsize
-        return size >= LARGE_TOP and self._packs and not self.sums
+        return size >= LARGE_TOP and self._is_prepared and not self.sums
 
     def _uses_winograd(self, computed: Region) -> bool:
         if self.only_kernel is not None:
             return isinstance(self.only_kernel, WinogradConvolution)
-        return self.tile is not None and self._winograd_time(computed) < (_WINOGRAD_GAIN if self._packs else 1)
+        return self.tile is not None and self._winograd_time(computed) < (_WINOGRAD_GAIN if self._is_prepared else 1)
 
     def _winograd_time(self, computed: Region) -> float:
         """Estimate the time of Winograd's method relative to that of the direct kernel."""
@@ -236,16 +237,13 @@ class ConvolutionOp(WindowOp):
         return kernel
 
     @cached_property
-    def _packed(self) -> PackedWeights:
-        return PackedWeights(self.weight_and_bias, self.windows, self.group, self._dtype)
-
-    @cached_property
     def _direct(self) -> ConvolutionKernel:
         weight, bias = self.weight_and_bias()
         if self._as_matrix:
             weight = self._convert("matrix", weight, torch.contiguous_format)
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu, dtype=self._dtype)
-        weight = self._convert("channels last", weight, torch.channels_last)
+        if not self._is_prepared:  # oneDNN Graph reorders weights itself
+            weight = self._convert("channels last", weight, torch.channels_last)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 
     def _convert(self, how: str, weight: Tensor, memory_format: torch.memory_format) -> Tensor:

@@ -58,7 +58,7 @@ class _Execution:
         if blob is not None:
             rows, columns = blob.computed
             value = value[..., rows.start : rows.stop, columns.start : columns.stop]
-        self.values[name] = self._store(value, plan.input_places[name])
+        self.values[name] = self._store(name, value, plan.input_places[name])
 
     def run_step(self, step: ExecutionStep) -> None:
         """Compute the tops of a step, and free the blobs that no later step reads."""
@@ -70,13 +70,13 @@ class _Execution:
         if place is None:
             tops = step.kernel(bottoms, None, self.buffers)
         else:
-            stored = self._view(place)
-            out = stored if place.computed is None else stored[place.computed]
-            _, *others = step.kernel(bottoms, out, self.buffers)
-            _fill_border(stored, place.border)
+            stored = self._allocate(step.tops[0], place)
+            _, *others = step.kernel(
+                bottoms, stored if place.computed is None else stored[place.computed], self.buffers
+            )
             tops = (stored, *others)
-        for position, name in enumerate(step.op.tops):
-            values[name] = self._store(tops[position], step.places[position]) if position else tops[0]
+        for position, name in enumerate(step.tops):
+            values[name] = self._store(name, tops[position], step.places[position]) if position else tops[0]
         for name in step.last_uses:
             values.pop(name, None)
         for name in step.released:
@@ -91,21 +91,19 @@ class _Execution:
         is_reused = name in plan.buffered
         return value.clone(memory_format=torch.contiguous_format) if is_reused else value.contiguous()
 
-    def _store(self, computed: Tensor, place: BufferPlace | None) -> Tensor:
-        """Return a computed region, copied to its place in a buffer with its border if it has one."""
+    def _store(self, name: str, computed: Tensor, place: BufferPlace | None) -> Tensor:
+        """Return a computed region, copied to a buffer with its border if it has one."""
         if place is None:
             return computed
-        stored = self._view(place)
+        stored = self._allocate(name, place)
         (stored if place.computed is None else stored[place.computed]).copy_(computed)
-        _fill_border(stored, place.border)
         return stored
 
-    def _view(self, place: BufferPlace) -> Tensor:
-        """Return the view of a buffer in which a blob is stored; the buffer is allocated for its first blob."""
-        buffer = self.in_use.get(place.buffer)
-        if buffer is None:
-            buffer = self.in_use[place.buffer] = self.buffers.allocate_image(*place.shape)
-        return buffer if place.stored is None else buffer[place.stored]
+    def _allocate(self, name: str, place: BufferPlace) -> Tensor:
+        """Return a new buffer for a blob, with its border."""
+        stored = self.in_use[name] = self.buffers.allocate_image(*place.shape)
+        _fill_border(stored, place.border)
+        return stored
 
 
 def _fill_border(buffer: Tensor, border: Border) -> None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from reproduction.fast.plan import ExecutionPlan, ExecutionStep
+from reproduction.fast.ops import Op
+from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.regions import EMPTY
+from reproduction.fast.winograd import PooledConvolution
 
 
 def format_plan(plan: ExecutionPlan) -> str:
     """Return a table of a plan: how each layer is computed, which part of its top, and by how many multiplications."""
     rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
     totals = [0, 0]
-    for step, how in _describe_steps(plan.steps):
-        blob, name = (step.regions[0], step.op.tops[0]) if step.regions else (None, "")
-        shape, products = plan.facts.shapes.get(name, ()), step.op.products_per_pixel
+    for op, how in _describe_ops(plan):
+        name = op.tops[0] if op.tops else ""
+        blob, shape, products = plan.regions.get(name), plan.facts.shapes.get(name, ()), op.products_per_pixel
         sizes = [side.size for side in blob.computed] if blob else []
         counts = [products * math.prod(sizes), products * math.prod(shape[2:])] if products else [0, 0]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         texts = [f"{count / 1e6:,.0f}" if products else "" for count in counts]
         borders = ", its borders from an image of zeros" if name in plan.zero_image_blobs else ""
         sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
-        rows.append((step.op.name, how + borders, *(sides if blob else ["", ""]), *texts))
+        rows.append((op.name, how + borders, *(sides if blob else ["", ""]), *texts))
     rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.ljust, row, widths)) for row in rows]
@@ -32,10 +34,11 @@ def format_plan(plan: ExecutionPlan) -> str:
     return "\n".join(line.rstrip() for line in table)
 
 
-def _describe_steps(steps: Iterable[ExecutionStep]) -> Iterator[tuple[ExecutionStep, str]]:
-    """Yield each step and a description of how it is computed; fused steps are listed separately."""
-    for fused in steps:
-        for step in filter(None, (fused.fused, fused)):
-            blob = step.regions[0] if step.regions else None
-            how = step.op.describe(blob.computed if blob else EMPTY)
-            yield step, how + (", fused with the layer before" if step.fused else "")
+def _describe_ops(plan: ExecutionPlan) -> Iterator[tuple[Op, str]]:
+    """Yield each op and a description of how it is computed."""
+    for step in plan.steps:
+        for position, op in enumerate(step.ops):
+            blob = plan.regions.get(op.tops[0]) if op.tops else None
+            how = op.describe(blob.computed if blob else EMPTY)
+            is_pooled = position and isinstance(step.kernel, PooledConvolution)
+            yield op, how + (", fused with the layer before" if is_pooled else "")

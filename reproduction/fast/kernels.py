@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,10 @@ from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.compiled_forms import LRNForm
 from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.regions import PixelRange, Region, Windows
+from reproduction.fast.onednn_graph import OneDnnFunction
+from reproduction.fast.regions import Region, Slices, Windows
+
+Read = tuple[str, Slices | None]  # the name of a blob, and the slices of its stored pixels to read; None for all
 
 _LEAST_OUTPUTS = 256  # least number of output channels per matrix product
 _IM2COL_VALUES = 8 << 20  # values that im2col produces at a time
@@ -28,9 +32,14 @@ class Kernel:
 
     Attributes:
         needs_out: Whether the kernel can only write into a tensor that is passed as ``out``.
+        is_recordable: Whether the kernel, without ``out``, consists of torch's operators with fixed arguments, so that
+            oneDNN can prepare it together with others.
+        may_return_views: Whether the tops may share memory with the bottoms.
     """
 
     needs_out: bool = False
+    is_recordable: bool = False
+    may_return_views: bool = False
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Compute and return the tops.
@@ -69,10 +78,13 @@ class LayerForward(Kernel):
 
     Args:
         layer: The layer.
+        is_recordable: Whether the layer's forward consists of torch's operators with fixed arguments.
     """
 
-    def __init__(self, layer: Layer):
-        self.layer = layer
+    may_return_views = True
+
+    def __init__(self, layer: Layer, *, is_recordable: bool = False):
+        self.layer, self.is_recordable = layer, is_recordable
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Run the layer and return its tops, the first of them in ``out`` unless that is None.
@@ -90,24 +102,21 @@ class LayerForward(Kernel):
 class PassThrough(Kernel):
     """A kernel that returns its bottom, as for a Crop layer whose bottom is already cut to the region of the top."""
 
+    may_return_views = True
+
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the bottom, copied to ``out`` unless that is None."""
         return (write(bottoms[0], out),)
 
 
 class Concatenation(Kernel):
-    """Concatenate the channels of the bottoms, of which some may be stored in the top already."""
+    """Concatenate the channels of the bottoms."""
 
-    needs_out = True
+    needs_out, is_recordable = True, True
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the bottoms one after the other, in ``out`` unless that is None."""
-        if out is None:
-            return (torch.cat([*bottoms], 1),)
-        for bottom, part in zip(bottoms, out.split_with_sizes([bottom.shape[1] for bottom in bottoms], 1), strict=True):
-            if bottom.data_ptr() != part.data_ptr():
-                part.copy_(bottom)
-        return (out,)
+        return (torch.cat([*bottoms], 1, out=out),)
 
 
 class Affine(Kernel):
@@ -119,13 +128,15 @@ class Affine(Kernel):
         relu: Whether to apply a ReLU.
     """
 
+    is_recordable = True
+
     def __init__(self, factor: Tensor, offset: Tensor, *, relu: bool):
         self.factor, self.offset, self.relu = factor[:, None, None], offset[:, None, None], relu
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the top, in ``out`` unless that is None."""
-        top = torch.addcmul(self.offset, bottoms[0].to(self.factor.dtype), self.factor, out=out)
-        return (top.relu_() if self.relu else top,)
+        top = bottoms[0].to(self.factor.dtype) * self.factor + self.offset
+        return (write(F.relu(top) if self.relu else top, out),)
 
 
 class ChannelNormalization(Kernel):
@@ -152,6 +163,46 @@ class ChannelNormalization(Kernel):
         # Exponents of 0.75 are usual, and a root is several times as fast as a power.
         power = scale.sqrt().mul_(scale).rsqrt_() if form.beta == 0.75 else scale.pow_(-form.beta)
         return (write(power.mul_(values).view(x.shape).permute(0, 3, 1, 2), out),)
+
+
+class RecordedKernels(Kernel):
+    """Several kernels, one after the other, as one function that oneDNN computes.
+
+    Args:
+        parts: For each kernel, what it reads and the names of its tops.
+        reads: What is read of other blobs.
+        tops: Names of the blobs to return.
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[Kernel, Sequence[Read], Sequence[str]]], reads: Sequence[Read], tops: Sequence[str]
+    ):
+        self.parts, self.reads, self.tops = parts, reads, tops
+        self.may_return_views = any(kernel.may_return_views for kernel, _, _ in parts)
+        self._function = OneDnnFunction(self._compute)
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Return the tops, the first one in ``out`` unless that is None."""
+        self._buffers = buffers
+        first, *others = self._function(*bottoms)
+        return (write(first, out), *others)
+
+    def _compute(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        values: dict[str, Tensor] = {}
+        for kernel, reads, tops in self.parts:
+            parts = [
+                _part(values[read[0]], read[1]) if read[0] in values else bottoms[self.reads.index(read)]
+                for read in reads
+            ]
+            values.update(zip(tops, kernel(parts, None, self._buffers), strict=True))
+        return tuple(values[top] for top in self.tops)
+
+
+def _part(value: Tensor, slices: Slices | None) -> Tensor:
+    """Return the pixels of a blob that slices select; all if they are None or select all."""
+    if slices is None or all(part == slice(0, size) for part, size in zip(slices, value.shape[2:], strict=True)):
+        return value
+    return value[..., slices[0], slices[1]]
 
 
 class ConvolutionKernel(Kernel):
@@ -188,29 +239,45 @@ class TorchConvolution(ConvolutionKernel):
         dtype: Dtype of the products.
     """
 
+    is_recordable = True
+
     def __init__(
         self, weight: Tensor, bias: Tensor | None, windows: Windows, group: int, *, relu: bool, dtype: torch.dtype
     ):
         self.stride = [window.stride for window in windows]
         self.dilation = [window.dilation for window in windows]
         self.rows = windows[0]
+        self.padding = [0, 0]
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self.weight = weight.detach().to(dtype)
+        self._convolve = OneDnnFunction(self._compute, first=True)
+
+    def with_padding(self, padding: Sequence[int], *, needs_out: bool) -> TorchConvolution:
+        """Return a kernel with the same weights that pads the bottom by zeros.
+
+        Args:
+            padding: The padding above and below, and that to the left and right.
+            needs_out: Whether it only writes into a tensor that is passed as ``out``, in bands of rows.
+        """
+        other = copy.copy(self)
+        other.padding, other.needs_out, other.is_recordable = [*padding], needs_out, not needs_out
+        other._convolve = OneDnnFunction(other._compute, first=True)
+        return other
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the convolution of the bottom, plus the second bottom if any, in ``out`` unless it is None."""
         x, *added = (bottom.to(self.dtype) for bottom in bottoms)
-        if out is not None and not added:
-            return (compute_in_bands(x, out, self.rows, self._convolve),)
-        top = self._convolve(x, *added)
+        if out is not None and not added and not any(self.padding):
+            return (compute_in_bands(x, out, self.rows, lambda band: self._convolve(band)[0]),)
+        (top,) = self._compute(x, *added)
         return (top.to(bottoms[0].dtype) if out is None else out.copy_(top),)
 
-    def _convolve(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        y = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.group)
-        if added is not None:
-            y += added
-        return F.relu(y, inplace=True) if self.relu else y
+    def _compute(self, x: Tensor, added: Tensor | None = None) -> tuple[Tensor]:
+        x = x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.group)
+        y = y if added is None else y + added
+        return (F.relu(y) if self.relu else y,)
 
 
 class MatrixConvolution(ConvolutionKernel):
@@ -276,6 +343,8 @@ class MaxPool(Kernel):
         top: The region of the top to compute.
     """
 
+    is_recordable = True
+
     def __init__(self, windows: Windows, bottom: Region, top: Region):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
         self.windows = windows
@@ -293,6 +362,8 @@ class MaxPool(Kernel):
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the maxima of the windows of the bottom, in ``out`` unless that is None."""
         x = bottoms[0]
+        if out is None and not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous(memory_format=torch.channels_last)  # oneDNN's pooling of a part of a blob is very slow
         if any(self.padding):
             return (write(F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=True), out),)
         if any(self.frame):
@@ -302,65 +373,3 @@ class MaxPool(Kernel):
     def pool(self, x: Tensor) -> Tensor:
         """Return the maxima of the windows of ``x``, which contains the padding, in a new tensor."""
         return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
-
-
-class Upsampling(Kernel):
-    """A deconvolution that upsamples each channel by the same separable kernel, as two matrix products, one per axis.
-
-    Args:
-        factors: The factors of the kernel, ``(kernel_h,)`` and ``(kernel_w,)``, of which it is the outer product.
-        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
-        bottom: The region of the bottom that the kernel receives.
-        top: The region of the top to compute.
-        bias: ``(C,)``, or None.
-    """
-
-    def __init__(
-        self, factors: tuple[Tensor, Tensor], windows: Windows, bottom: Region, top: Region, bias: Tensor | None
-    ):
-        self.rows, self.columns = map(upsampling_matrix, factors, windows, bottom, top)
-        self.bias = None if bias is None else bias.detach()[:, None, None]
-
-    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Return the upsampled bottom, in ``out`` unless that is None."""
-        # Columns first: the larger product is then batched by channel, which is faster in torch than one product.
-        y = self.rows @ (bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T)
-        return (write(y if self.bias is None else y.add_(self.bias), out),)
-
-
-def upsampling_matrix(factor: Tensor, window: Window, bottom: PixelRange, top: PixelRange) -> Tensor:
-    """Return, along one axis, the weights with which each pixel of the bottom (column) is added to each of the top."""
-    outputs = torch.arange(top.size, device=factor.device)[:, None] + top.start
-    inputs = torch.arange(bottom.size, device=factor.device) + bottom.start
-    offset = outputs + window.pad - inputs * window.stride
-    tap = offset // window.dilation
-    is_hit = (offset % window.dilation == 0) & (tap >= 0) & (tap < window.kernel)
-    return torch.where(is_hit, factor[tap.clamp(0, window.kernel - 1)], 0)
-
-
-def factor_kernel(weight: Tensor, group: int) -> tuple[Tensor, Tensor] | None:
-    """Return two vectors whose outer product is the kernel of a depthwise deconvolution, such as a bilinear one.
-
-    Args:
-        weight: ``(C, O / group, kernel_h, kernel_w)``.
-        group: Number of groups of channels.
-
-    Returns:
-        ``(kernel_h,)`` and ``(kernel_w,)``, whose outer product equals the kernel up to rounding. None if there are no
-        such vectors, if the kernel differs between channels, or if a top channel depends on several bottom channels.
-    """
-    weight = weight.detach()
-    channels, outputs = weight.shape[0], weight.shape[1] * group
-    if channels != outputs or group not in (1, channels):
-        return None
-    per_channel = weight[:, 0] if group == channels else weight.diagonal().permute(2, 0, 1)
-    kernel = per_channel[0]
-    if int(weight.count_nonzero()) != int(per_channel.count_nonzero()) or not (per_channel == kernel).all():
-        return None
-    row, column = divmod(int(kernel.abs().argmax()), kernel.shape[1])
-    peak = kernel[row, column]
-    if not peak.isfinite() or peak == 0:
-        return None
-    rows, columns = kernel[:, column], kernel[row] / peak
-    error = (rows[:, None] * columns - kernel).abs().max()
-    return (rows, columns) if error <= torch.finfo(kernel.dtype).eps * peak.abs() else None

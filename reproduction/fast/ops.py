@@ -8,7 +8,7 @@ top or of each bottom: a rectangle of pixels, which may extend into the padding.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import and_, or_
 
 import torch
@@ -19,7 +19,14 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
 from reproduction.caffe.net.graph import layer_place
-from reproduction.fast.kernels import Affine, Kernel, LayerForward, MaxPool, PassThrough, Upsampling
+from reproduction.fast.deconvolution import TorchDeconvolution, Upsampling
+from reproduction.fast.kernels import (
+    Affine,
+    Kernel,
+    LayerForward,
+    MaxPool,
+    PassThrough,
+)
 from reproduction.fast.regions import EMPTY, EVERYWHERE, POINT, PixelRange, Region, Windows
 
 _DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative to one in its convolution
@@ -166,7 +173,8 @@ class WindowOp(Op):
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return the attribute ``kernel``, or else the layer's own forward; both compute any region of the top."""
-        return self.kernel or LayerForward(self.layer)
+        is_simple = isinstance(self.form, PointwiseForm) and (self.form.is_relu or self.form.is_sum)
+        return self.kernel or LayerForward(self.layer, is_recordable=is_simple)
 
 
 def channel_factors(layers: Sequence[Layer], channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -263,6 +271,28 @@ class CropOp(Op):
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return a kernel that returns its bottom, which is already cut to the region of ``regions_read``."""
         return PassThrough()
+
+
+@dataclass(eq=False, kw_only=True)
+class DeconvolutionOp(Op):
+    """A Deconvolution layer.
+
+    Attributes:
+        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
+        group: The number of groups of channels.
+    """
+
+    windows: Windows
+    group: int
+
+    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Return the kernel that computes the complete top."""
+        return self._kernel
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        weight, *biases = self.layer.blobs
+        return TorchDeconvolution(weight, biases[0] if biases else None, self.windows, self.group)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import EllipsisType
 
 from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
 from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.blob_regions import BlobRegions, count_products, find_zero_image_blobs
-from reproduction.fast.kernels import Concatenation, Kernel, LayerForward, MaxPool, PassThrough
+from reproduction.fast.kernels import LARGE_TOP, Kernel, MaxPool, Read, RecordedKernels
 from reproduction.fast.ops import Op
 from reproduction.fast.regions import EMPTY, Region, Slices
 from reproduction.fast.winograd import PooledConvolution, WinogradConvolution
@@ -22,47 +24,40 @@ Border = list[tuple[Slices, Tensor | None]]
 
 @dataclass(frozen=True)
 class BufferPlace:
-    """The part of a buffer in which a blob is stored.
+    """How a blob is stored in a buffer.
 
     Attributes:
-        buffer: The name of the buffer: that of the blob, or of the top of a Concat layer that the blob is a part of.
         shape: The shape of the buffer, ``(N, C, H, W)``.
-        stored: The slices ``(n, c, h, w)`` of the buffer that the blob is stored in, or None for all of it.
-        computed: The slices of these, for the pixels that are computed for each image; None for all of them.
+        computed: The index of the pixels that are computed for each image; None for all of them.
         border: The pixels around the computed ones; see ``Border``.
     """
 
-    buffer: str
     shape: Shape
-    stored: tuple[slice, ...] | None
-    computed: tuple[slice, ...] | None
+    computed: tuple[EllipsisType, slice, slice] | None
     border: Border
 
 
 @dataclass
 class ExecutionStep:
-    """One step of a plan: a kernel, which pixels of the bottoms it reads, and which pixels of the tops it computes.
+    """One step of a plan: a kernel, which pixels of the bottoms it reads, and where its tops are stored.
 
     Attributes:
-        op: The op whose tops are computed.
+        ops: The ops that are computed, in order; more than one if their kernels were merged.
         kernel: The kernel that computes the tops.
         reads: For each bottom, its name and the slices of its stored pixels to read; None reads all of them.
-        regions: For each top, its regions in the plan; None for a top that does not have four axes.
-        places: For each top, where it is stored; None if the tensor that the kernel returns is kept.
+        tops: Names of the blobs that the kernel returns.
+        places: For each top, how it is stored; None if the tensor that the kernel returns is kept.
         last_uses: Names of the blobs that no later step reads.
-        released: Names of the buffers whose memory can be reused after the step.
-        fused: The step that is merged into this one and whose top is not stored, or None: a convolution, whose results
-            this step pools.
+        released: Names of the blobs whose buffers can be reused after the step.
     """
 
-    op: Op
+    ops: tuple[Op, ...]
     kernel: Kernel
-    reads: list[tuple[str, Slices | None]]
-    regions: list[BlobRegions | None]
+    reads: list[Read]
+    tops: tuple[str, ...]
     places: list[BufferPlace | None] = field(default_factory=list)
     last_uses: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
-    fused: ExecutionStep | None = None
 
 
 @dataclass
@@ -96,6 +91,8 @@ def build_plan(
     wanted: list[str],
     regions: dict[str, BlobRegions],
     zero_values: Mapping[str, Tensor],
+    *,
+    record: bool = False,
 ) -> ExecutionPlan:
     """Build the plan that runs the given ops and computes the given regions.
 
@@ -106,75 +103,42 @@ def build_plan(
         regions: The regions of each blob, from ``blob_regions.assign_regions``.
         zero_values: The values for an image of zeros of the blobs in ``blob_regions.find_zero_image_blobs``, by name
             and in the form of ``BlobFacts.compress``.
+        record: Whether oneDNN may prepare steps together from the second execution on; last digits may change then.
     """
     steps = []
     for op in ops:
-        tops = [regions.get(top) for top in op.tops]
-        computed = tops[0].computed if tops and tops[0] else EMPTY
-        if op.computes_regions and tops[0] and not computed.pixels:
+        blob = regions.get(op.tops[0]) if op.tops else None
+        computed = blob.computed if blob else EMPTY
+        if op.computes_regions and blob and not computed.pixels:
             continue  # only the shape of the top is read
-        bottoms, reads = [], list[tuple[str, Slices | None]]()
+        bottoms, reads = [], list[Read]()
         shapes = [facts.shapes[bottom] for bottom in op.bottoms]
         for bottom, region in zip(op.bottoms, op.regions_read(computed, shapes), strict=True):
             if region is not None:
                 bottoms.append(region)
                 stored = regions[bottom].stored if bottom in regions else None
                 reads.append((bottom, region.extend(*op.overread(computed)).slices_in(stored) if stored else None))
-        steps.append(ExecutionStep(op, op.make_kernel(bottoms, computed), reads, tops))
-    steps = _fuse_pooling(steps, wanted)
-    inputs = facts.shapes.keys() - {top for op in ops for top in op.tops}
-    places = _Places(steps, facts, regions, zero_values)
+        steps.append(ExecutionStep((op,), op.make_kernel(bottoms, computed), reads, op.tops))
+    steps = _fuse_pooling(steps, regions, wanted)
+    steps = _merge_recordable(steps, facts.shapes, regions, wanted) if record else steps
+
+    def find_place(name: str, *, needs: bool = False) -> BufferPlace | None:
+        blob = regions.get(name)
+        if blob is None or not (needs or blob.has_border):
+            return None
+        shape = (*facts.shapes[name][:2], *(side.size for side in blob.stored))
+        inner = (..., *blob.computed.slices_in(blob.stored)) if blob.has_border else None
+        return BufferPlace(shape, inner, _make_border(name, blob, facts, zero_values))
+
     for step in steps:
-        step.places = [places.find(top, needs=not i and step.kernel.needs_out) for i, top in enumerate(step.op.tops)]
-    input_places = {name: places.find(name) for name in inputs}
+        step.places = [find_place(top, needs=not i and step.kernel.needs_out) for i, top in enumerate(step.tops)]
+    input_places = {name: find_place(name) for name in facts.shapes.keys() - {top for op in ops for top in op.tops}}
     buffers = _find_buffers(steps, input_places)
     _find_last_uses(steps, wanted, buffers)
     return ExecutionPlan(
         facts, regions, wanted, steps, input_places, {name for name, found in buffers.items() if found},
         count_products(ops, regions), find_zero_image_blobs(facts, regions),
     )  # fmt: skip
-
-
-class _Places:
-    """Chooses where blobs are stored: in a buffer if they have a border, or if their kernel needs one.
-
-    The bottoms of a Concat layer along channels are stored where it would copy them, if the same pixels are computed.
-    """
-
-    def __init__(
-        self,
-        steps: Sequence[ExecutionStep],
-        facts: BlobFacts,
-        regions: Mapping[str, BlobRegions],
-        zero_values: Mapping[str, Tensor],
-    ):
-        self.facts, self.regions, self.zero_values = facts, regions, zero_values
-        self.parts: dict[str, tuple[str, int]] = {}  # part of a Concat layer's top -> that top, and the first channel
-        computed = {top for step in steps for top in step.op.tops}
-        for step in reversed(steps):
-            if not isinstance(step.kernel, Concatenation) or step.regions[0] is None:
-                continue
-            (top,), first = step.op.tops, 0
-            for name in step.op.bottoms:
-                blob = regions[name]
-                if name in computed - self.parts.keys() and blob.stored == blob.computed == regions[top].computed:
-                    outer, offset = self.parts.get(top, (top, 0))
-                    self.parts[name] = outer, offset + first
-                first += facts.shapes[name][1]
-
-    def find(self, name: str, *, needs: bool = False) -> BufferPlace | None:
-        """Return where a blob is stored; None if it needs no buffer, ``needs`` being whether its kernel needs one."""
-        blob = self.regions.get(name)
-        if blob is None or not (needs or name in self.parts or blob.stored != blob.computed):
-            return None
-        buffer, first = self.parts.get(name, (name, 0))
-        batch, channels = self.facts.shapes[buffer][:2]
-        outer, every = self.regions[buffer].stored, slice(None)
-        shape = (batch, channels, outer.rows.size, outer.columns.size)
-        part = slice(first, first + self.facts.shapes[name][1])
-        stored = (every, part, *blob.stored.slices_in(outer)) if buffer != name else None
-        inner = None if blob.stored == blob.computed else (every, every, *blob.computed.slices_in(blob.stored))
-        return BufferPlace(buffer, shape, stored, inner, _make_border(name, blob, self.facts, self.zero_values))
 
 
 def _make_border(name: str, blob: BlobRegions, facts: BlobFacts, zero_values: Mapping[str, Tensor]) -> Border:
@@ -186,31 +150,35 @@ def _make_border(name: str, blob: BlobRegions, facts: BlobFacts, zero_values: Ma
     return border
 
 
-def _fuse_pooling(steps: Iterable[ExecutionStep], wanted: Iterable[str]) -> list[ExecutionStep]:
+def _fuse_pooling(
+    steps: Iterable[ExecutionStep], regions: Mapping[str, BlobRegions], wanted: Iterable[str]
+) -> list[ExecutionStep]:
     """Merge each max pooling with the convolution before it, if nothing else reads the convolution's top."""
     steps = list(steps)
-    readers = Counter([*wanted, *(bottom for step in steps for bottom in step.op.bottoms)])
+    readers = Counter([*wanted, *(bottom for step in steps for op in step.ops for bottom in op.bottoms)])
     fused: list[ExecutionStep] = []
     for step in steps:
-        is_only_reader = fused and step.op.bottoms == fused[-1].op.tops and readers[step.op.bottoms[0]] == 1
-        kernel = _fuse_kernels(fused[-1], step) if is_only_reader else None
+        is_only_reader = fused and step.ops[0].bottoms == fused[-1].tops and readers[fused[-1].tops[0]] == 1
+        kernel = _fuse_kernels(fused[-1], step, regions) if is_only_reader else None
         if kernel:
-            fused[-1] = replace(step, kernel=kernel, reads=fused[-1].reads, fused=fused[-1])
+            fused[-1] = ExecutionStep(fused[-1].ops + step.ops, kernel, fused[-1].reads, step.tops)
         else:
             fused.append(step)
     return fused
 
 
-def _fuse_kernels(convolution: ExecutionStep, pooling: ExecutionStep) -> PooledConvolution | None:
+def _fuse_kernels(
+    convolution: ExecutionStep, pooling: ExecutionStep, regions: Mapping[str, BlobRegions]
+) -> PooledConvolution | None:
     """Return a kernel that convolves and pools, or None if the two steps cannot be merged.
 
     The windows of the pooling must be adjacent and start with the first computed pixel, and the top of the convolution
     must have no border.
     """
-    convolved, pooled = convolution.regions[0], pooling.regions[0]
     if not isinstance(convolution.kernel, WinogradConvolution) or not isinstance(pooling.kernel, MaxPool):
         return None
-    if not convolved or not pooled or convolved.stored != convolved.computed:
+    convolved, pooled = regions[convolution.tops[0]], regions[pooling.tops[0]]
+    if convolved.has_border:
         return None
     sides = zip(pooling.kernel.windows, convolved.computed, pooled.computed, strict=True)
     if any(
@@ -221,17 +189,62 @@ def _fuse_kernels(convolution: ExecutionStep, pooling: ExecutionStep) -> PooledC
     return PooledConvolution(convolution.kernel, pooling.kernel, convolved.computed)
 
 
+def _merge_recordable(
+    steps: Iterable[ExecutionStep],
+    shapes: Mapping[str, Shape],
+    regions: Mapping[str, BlobRegions],
+    wanted: Iterable[str],
+) -> list[ExecutionStep]:
+    """Merge adjacent steps whose kernels can be recorded, so that oneDNN prepares them together.
+
+    A step that reads the border of another's top is not merged with it, and one with a very large top with none.
+    """
+
+    def can_record(step: ExecutionStep) -> bool:
+        return step.kernel.is_recordable and all(
+            top in regions and 4 * math.prod(shapes[top][:2]) * regions[top].computed.pixels < LARGE_TOP
+            for top in step.tops
+        )
+
+    runs: list[list[ExecutionStep]] = [[]]
+    for step in steps:
+        bordered = {top for each in runs[-1] for top in each.tops if top in regions and regions[top].has_border}
+        reads_border = not bordered.isdisjoint(name for name, _ in step.reads)
+        if runs[-1] and can_record(step) and can_record(runs[-1][0]) and not reads_border:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    result, needed = list[ExecutionStep](), set(wanted)
+    for run in reversed(runs[1:]):
+        is_alone = len(run) == 1 and run[0].kernel.needs_out
+        result.append(_merge_run(run, needed) if can_record(run[0]) and not is_alone else run[0])
+        needed.update(name for name, _ in result[-1].reads)
+    return result[::-1]
+
+
+def _merge_run(run: Sequence[ExecutionStep], needed: Collection[str]) -> ExecutionStep:
+    """Return one step for steps that can be recorded, which returns those of their tops that are needed later."""
+    computed = [top for step in run for top in step.tops]
+    reads = list[Read]()
+    for read in (read for step in run for read in step.reads if read[0] not in computed):
+        reads += [read] if read not in reads else []  # slices cannot be hashed
+    tops = tuple(top for top in computed if top in needed)
+    kernel = RecordedKernels([(step.kernel, step.reads, step.tops) for step in run], reads, tops)
+    return ExecutionStep(tuple(op for step in run for op in step.ops), kernel, reads, tops)
+
+
 def _find_buffers(
     steps: Sequence[ExecutionStep], inputs: Mapping[str, BufferPlace | None]
 ) -> dict[str, frozenset[str]]:
-    """Return, for each blob, the names of the buffers that it may be a view of."""
-    buffers = {name: frozenset({place.buffer} if place else ()) for name, place in inputs.items()}
+    """Return, for each blob, the names of the blobs whose buffers its values may be in."""
+    buffers = {name: frozenset({name} if place else ()) for name, place in inputs.items()}
     for step in steps:
         # A layer's own forward may return a view of a bottom, as Reshape does.
-        may_share = isinstance(step.kernel, LayerForward | PassThrough)
-        shared = frozenset().union(*(buffers[name] for name in step.op.bottoms if may_share and name in buffers))
-        for top, place in zip(step.op.tops, step.places, strict=True):
-            buffers[top] = frozenset({place.buffer}) if place else shared
+        shared = frozenset[str]()
+        if step.kernel.may_return_views:
+            shared = shared.union(*(buffers[name] for name, _ in step.reads))
+        for top, place in zip(step.tops, step.places, strict=True):
+            buffers[top] = frozenset({top}) if place else shared
     return buffers
 
 
@@ -242,8 +255,8 @@ def _find_last_uses(
     needed_later = set(wanted)
     in_use = set[str]().union(*(buffers[name] for name in needed_later))
     for step in reversed(steps):
-        names = dict.fromkeys((*(name for name, _ in step.reads), *step.op.bottoms, *step.op.tops))
+        names = dict.fromkeys((*(name for name, _ in step.reads), *step.tops))
         step.last_uses = [name for name in names if name not in needed_later]
-        step.released = sorted(set[str]().union(*(buffers.get(name, ()) for name in step.last_uses)) - in_use)
+        step.released = sorted(set[str]().union(*(buffers[name] for name in step.last_uses)) - in_use)
         needed_later.update(step.last_uses)
         in_use.update(step.released)

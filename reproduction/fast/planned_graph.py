@@ -16,7 +16,7 @@ from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
 from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.convolution import ConvolutionOp
-from reproduction.fast.kernels import upsampling_matrix
+from reproduction.fast.deconvolution import upsampling_matrix
 from reproduction.fast.ops import CropOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
 from reproduction.fast.planner import Choice
 from reproduction.fast.regions import EMPTY, Region

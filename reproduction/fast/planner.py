@@ -63,8 +63,8 @@ class Planner:
         device: The net's device.
         execute: A function that executes a plan on inputs by name; it is called with images of zeros.
         always: Whether to use every plan, without comparing it with the uncompiled net.
-        steady: Whether choices must not depend on those before: an image of zeros then has to pay off by itself, also
-            if its values are there already.
+        steady: Whether results must not depend on the calls before: an image of zeros then has to pay off by itself,
+            also if its values are there already, and no steps are recorded.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class Planner:
             wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a change in place.
         """
         if choice.is_worthwhile:
-            return build_plan(choice.ops, choice.facts, wanted, choice.regions, choice.zero_values or {})
+            values = choice.zero_values or {}
+            return build_plan(choice.ops, choice.facts, wanted, choice.regions, values, record=not self.steady)
         ops = [
             Op(op.name, op.layer, op.bottoms, op.tops, products_per_pixel=op.products_per_pixel)
             for op in find_needed_ops(self.ops, wanted)

@@ -71,11 +71,11 @@ def test_a_net_that_a_plan_does_not_speed_up_runs_as_it_is():
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet", "alexnet", "googlenet", "lenet", "cifar10_quick"])
-def test_classifiers_run_by_packed_weights(name):
+def test_classifiers_run_by_onednn(name):
     net = classifiers.net(name, 2)
     side = net.blob_shapes["data"][2]
     found = how(compiler.compile(net), side)
-    small = [line for layer, line in found.items() if "oneDNN, with packed weights" in line]
+    small = [line for layer, line in found.items() if "oneDNN" in line]
     assert small
     assert not any(line.split("  ")[1].startswith("as torch does it") for line in found.values())
     if name in ("resnet50", "mobilenet"):
@@ -86,14 +86,14 @@ def test_a_net_of_large_convolutions_uses_winograd_where_that_is_faster():
     found = how(compiler.compile(classifiers.net("vgg16", 2)), 224)
     assert "Winograd" in found["conv2_2"]
     assert "Winograd" in found["conv4_2"], "28 x 28"
-    assert "packed weights with ReLU" in found["conv5_2"], "14 x 14: reading the weights costs more"
+    assert "oneDNN with ReLU" in found["conv5_2"], "14 x 14: reading the weights costs more"
 
 
 @pytest.mark.parametrize(
     "param",
     ["kernel_size: 1", *(f"kernel_size: 3 pad: 1 {more}" for more in ("group: 64", "group: 2", "stride: 2"))],
 )
-def test_convolutions_without_fewer_products_use_packed_weights(param):
+def test_convolutions_without_fewer_products_use_onednn(param):
     text = f"""
     layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 64 dim: 112 dim: 112 }} }} }}
     layer {{ name: "quick" type: "Convolution" bottom: "data" top: "quick"
@@ -106,7 +106,7 @@ def test_convolutions_without_fewer_products_use_packed_weights(param):
     compiled = compiler.compile(net)
     found = how(compiled, 112)
     assert "Winograd" in found["quick"]
-    assert "packed weights with ReLU" in found["kept"]
+    assert "oneDNN with ReLU" in found["kept"]
     assert differ(net, compiled, inputs_of(net), ["quick", "kept"]) < EXACT
 
 
@@ -133,7 +133,8 @@ def test_a_compiled_net_is_called_as_the_net():
     net = thin_nets.net("voc-fcn8s", 32)
     x = images(net, 40, 50)["data"]
     compiled = compiler.compile(net)
-    compiled(x)  # the second call may be planned in another way
+    for _ in range(3):  # the second call may be planned in another way, and oneDNN prepares the third
+        compiled(x)
     want = compiled({"data": x})["score"]
     for found in (compiled(x), compiled(data=x), compiled(x.numpy()), compiled(x, blobs=["score"])):
         assert torch.equal(found["score"], want)

@@ -234,7 +234,7 @@ def test_large_tops_are_written_to_buffers_that_are_reused(monkeypatch):
     compiled, inputs = compiler.compile(net), images(net, 40, 50)
     assert differ(net, compiled, inputs, ["score", "conv1_1"]) < EXACT
     steps = next(iter(compiled._plans.values())).plan.steps
-    assert [step.kernel.needs_out for step in steps if step.op.name == "conv1_1"] == [True]
+    assert [step.kernel.needs_out for step in steps if step.ops[0].name == "conv1_1"] == [True]
 
 
 def test_a_matrix_convolution_does_not_copy_the_weights(monkeypatch):

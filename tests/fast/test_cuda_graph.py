@@ -101,7 +101,7 @@ def test_a_plan_that_cannot_be_recorded_is_executed(monkeypatch, planned):
     inputs = images(compiled.net, 40, 50)
     found = [compiled(inputs, ["score"])["score"] for _ in range(4)]
     assert relative(found[0].numpy(), found[1].numpy()) < EXACT, "the second call of a size may have another plan"
-    assert all(torch.equal(found[1], other) for other in found[1:])
+    assert all(relative(found[1].numpy(), other.numpy()) < EXACT for other in found[2:])
 
 
 @pytest.mark.parametrize("precision", ["exact", "tf32", "bf16"])

@@ -11,7 +11,7 @@ from reproduction.caffe.geometry import Window
 from reproduction.caffe.layers.lrn import LRN
 from reproduction.caffe.layers.pooling import max_pool
 from reproduction.caffe.schema import LayerParameter
-from reproduction.fast import kernels, packed, precisions
+from reproduction.fast import deconvolution, kernels, precisions
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.regions import PixelRange, Region
 from tests.golden import seeded
@@ -33,9 +33,9 @@ def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pa
     top = Region(PixelRange(1, want.shape[2] - 2), PixelRange(2, want.shape[3]))
     bottom = Region(PixelRange(0, 9), PixelRange(0, 7))
     window = Window(size, stride, pad)
-    factors = kernels.factor_kernel(weight, group)
+    factors = deconvolution.factor_kernel(weight, group)
     assert factors is not None
-    up = kernels.Upsampling(factors, (window, window), bottom, top, bias)
+    up = deconvolution.Upsampling(factors, (window, window), bottom, top, bias)
     (got,) = up([x], None, BUFFERS)
     assert relative(got.numpy(), want[:, :, 1:-2, 2:].numpy()) < 1e-6
 
@@ -52,10 +52,10 @@ def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pa
 )
 def test_only_separable_kernels_that_are_equal_for_all_channels_are_factored(spoil):
     weight = bilinear(3, 4)
-    assert kernels.factor_kernel(weight, 1) is not None
+    assert deconvolution.factor_kernel(weight, 1) is not None
     spoil(weight)
-    assert kernels.factor_kernel(weight, 1) is None
-    assert kernels.factor_kernel(torch.ones(4, 6, 4, 4), 1) is None
+    assert deconvolution.factor_kernel(weight, 1) is None
+    assert deconvolution.factor_kernel(torch.ones(4, 6, 4, 4), 1) is None
 
 
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
@@ -74,18 +74,16 @@ def test_torch_convolution_computes_the_same_in_bands_and_memory_formats(monkeyp
             assert relative(room.numpy(), want.numpy()) < 2e-6
 
 
-@pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
-def test_packed_convolution_computes_the_same_in_bands(monkeypatch, group, window):
-    weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
-    weights = packed.PackedWeights(lambda: (weight, bias), [window] * 2, group, torch.float32)
-    made = packed.PackedConvolution(weights, (0, 0), relu=True, needs_out=True)
-    want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
-    for values in (1, 4 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, a few rows, all
-        monkeypatch.setattr(kernels, "BAND_VALUES", values)
-        room = torch.full_like(want, 7.0)
-        assert made([x], room, BUFFERS)[0] is room
-        assert relative(room.numpy(), want.numpy()) < 2e-6
-        assert len(weights._packed) <= 2
+@pytest.mark.parametrize(("group", "window"), [(1, Window(3, 2, 1)), (5, Window(2, 2)), (1, Window(3, 1, 0, 2))])
+def test_deconvolution_in_channels_last_format_is_that_of_torch(group, window):
+    weight, bias, x = torch.randn(5, 10 // group, *[window.kernel] * 2), torch.randn(10), torch.randn(2, 5, 9, 7)
+    options = (window.stride, window.pad, 0, group, window.dilation)
+    want = F.conv_transpose2d(x, weight, bias, *options)
+    room = torch.empty_like(want)
+    for out in (None, room):
+        (got,) = deconvolution.TorchDeconvolution(weight, bias, [window] * 2, group)([x], out, BUFFERS)
+        assert relative(got.numpy(), want.numpy()) < 2e-6
+    assert got is room
 
 
 def test_a_matrix_convolution_in_bfloat16_is_exact_to_its_eight_bits():
