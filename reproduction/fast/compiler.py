@@ -387,13 +387,9 @@ class CompiledNet:
         wanted = cached.plan.wanted
         cached.has_engine = True
 
-        @lru_cache(maxsize=1)  # all runtimes read the same
-        def write() -> tuple[OnnxGraph, bytes]:
-            graph = self._write_graph(wanted, fed)
-            return graph, graph.model("net", {}, checked=False).SerializeToString()
-
+        write = lru_cache(partial(self._write_graph, wanted, fed))  # all runtimes read the same
         cached.graph = self._engines.choose(
-            lambda runtime: runtime(*write(), wanted, self.precision),
+            lambda runtime: runtime(write(), wanted, self.precision),
             fed,
             partial(self._run_torch, cached, fed, names),
         )

@@ -25,7 +25,8 @@ from reproduction.fast.precisions import ENGINES
 # To prepare a runtime takes as long as about ten calls, and its graph has a copy of the weights.
 CALLS, SIZES = 10, 4
 _GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
-_TURNS, _SECONDS = 3, 0.1  # in each turn, an engine is measured for this time, and at least once
+# In each turn, an engine is measured for a tenth of a second, and at least once; two seconds are enough for a choice.
+_TURNS, _SECONDS, _MOST_SECONDS = 5, 0.1, 2.0
 
 
 class RuntimeGraph(ABC):
@@ -33,7 +34,6 @@ class RuntimeGraph(ABC):
 
     Args:
         graph: The graph, with inputs and outputs of float32 and of known shapes.
-        model: Its ONNX model, serialized.
         outputs: Names under which its outputs are returned, in order.
         precision: One of ``PRECISIONS``; single precision is used for all but those of ``precisions``.
 
@@ -48,11 +48,11 @@ class RuntimeGraph(ABC):
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, graph: OnnxGraph, model: bytes, outputs: Sequence[str], precision: str):
+    def __init__(self, graph: OnnxGraph, outputs: Sequence[str], precision: str):
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = dict(zip(outputs, ([int(x) for x in value.shape] for value in graph.outputs), strict=True))
         try:
-            self._prepare(model, precision)
+            self._prepare(graph, precision)
         except Exception as error:  # each runtime has its own classes of errors
             raise NetError(f"{self.name} cannot compute this net: {next(iter(f'{error}'.splitlines()), '')}") from None
 
@@ -72,8 +72,8 @@ class RuntimeGraph(ABC):
         return results
 
     @abstractmethod
-    def _prepare(self, model: bytes, precision: str) -> None:
-        """Prepare an ONNX model."""
+    def _prepare(self, graph: OnnxGraph, precision: str) -> None:
+        """Prepare a graph."""
 
     @abstractmethod
     def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
@@ -88,14 +88,19 @@ class OnnxRuntimeGraph(RuntimeGraph):
 
     name = "onnxruntime"
 
-    def _prepare(self, model: bytes, precision: str) -> None:
+    def _prepare(self, graph: OnnxGraph, precision: str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        self._constants = graph.large_constants  # the session reads their memory
+        shared = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in self._constants.values()]
+        options.add_external_initializers([*self._constants], shared)
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that spin after a run took a fifth of the time of work that torch does next, such as resizing scores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            graph.serialize(external=True), options, providers=["CPUExecutionProvider"]
+        )
         self._binding = self._session.io_binding()
         self._names = [value.name for value in self._session.get_outputs()]
 
@@ -116,7 +121,7 @@ class OpenVinoGraph(RuntimeGraph):
     name = "openvino"
     precisions = ("bf16",)
 
-    def _prepare(self, model: bytes, precision: str) -> None:
+    def _prepare(self, graph: OnnxGraph, precision: str) -> None:
         import openvino
 
         self._share = partial(openvino.Tensor, shared_memory=True)
@@ -126,7 +131,9 @@ class OpenVinoGraph(RuntimeGraph):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }
-        self._request: Any = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
+        self._request: Any = core.compile_model(
+            core.read_model(graph.serialize()), "CPU", config
+        ).create_infer_request()
 
     def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         for index, value in enumerate(inputs):
@@ -197,34 +204,44 @@ class EngineChoice:
             inputs: Inputs of the size by name.
             run_torch: Computes the same by torch.
         """
-        graphs = list[RuntimeGraph]()
+        fastest: RuntimeGraph | None = None
         for runtime in self.runtimes:
-            with suppress(NetError):
-                graphs.append(prepare(runtime))
-        fastest = graphs[0] if graphs else None
-        if graphs and not self._is_fixed:
-            torch_time, *times = measure([run_torch, *(partial(graph, inputs) for graph in graphs)])
-            least = min(times)
-            fastest = graphs[times.index(least)] if least < _GAIN * torch_time else None
+            with suppress(NetError):  # a graph that is not the fastest is freed here, before the next one is prepared
+                fastest = self._find_faster(prepare(runtime), fastest, inputs, run_torch)
         self.runtimes = [type(fastest)] if fastest else []
         self._sizes += 1
         return fastest
+
+    def _find_faster(
+        self,
+        graph: RuntimeGraph,
+        fastest: RuntimeGraph | None,
+        inputs: Mapping[str, Tensor],
+        run_torch: Callable[[], object],
+    ) -> RuntimeGraph | None:
+        if self._is_fixed:
+            return graph
+        graph(inputs)  # the first run allocates memory
+        time, least = measure([partial(graph, inputs), partial(fastest, inputs) if fastest else run_torch])
+        return graph if time < (1 if fastest else _GAIN) * least else fastest
 
 
 def measure(runs: Sequence[Callable[[], object]]) -> list[float]:
     """Return the median time of each run in seconds, measured in turns, so that other programs affect all alike.
 
-    Each turn begins with a run that does not count, since it allocates memory or finds other values in the caches.
+    The first run of a turn, which finds other values in the caches, counts only if it takes all the time of the turn.
     """
     times: list[list[float]] = [[] for _ in runs]
+    start = time.perf_counter()
     for _ in range(_TURNS):
-        for run, found in zip(runs, times, strict=True):
-            run()
-            end = time.perf_counter() + _SECONDS
-            while True:
-                start = time.perf_counter()
+        for run, medians in zip(runs, times, strict=True):
+            found, now = list[float](), time.perf_counter()
+            end = now + _SECONDS
+            while now < end:
                 run()
-                found.append(time.perf_counter() - start)
-                if time.perf_counter() > end:
-                    break
-    return [statistics.median(found) for found in times]
+                before, now = now, time.perf_counter()
+                found.append(now - before)
+            medians.append(statistics.median(found[1:] or found))
+        if now > start + _MOST_SECONDS:
+            break
+    return [statistics.median(medians) for medians in times]
