@@ -87,6 +87,7 @@ class Message(metaclass=_SlotsMeta):
 
     Attributes:
         fields: the declared fields by name, sorted by number.
+        positions: the positions of these fields in that order, by name.
         by_number: the declared fields by number.
         required: the names of the fields that must be set.
         late_fields: a function that imports the modules that add fields to messages, or None. It is called once, when
@@ -102,6 +103,7 @@ class Message(metaclass=_SlotsMeta):
     __slots__ = ("line", "present", "unknown", "values")
 
     fields: ClassVar[dict[str, Field[Any]]] = {}
+    positions: ClassVar[dict[str, int]] = {}
     by_number: ClassVar[dict[int, Field[Any]]] = {}
     required: ClassVar[tuple[str, ...]] = ()
     late_fields: ClassVar[Callable[[], None] | None] = None
@@ -110,7 +112,7 @@ class Message(metaclass=_SlotsMeta):
 
     def __init_subclass__(cls) -> None:
         declared = [value for value in vars(cls).values() if isinstance(value, Field)]
-        cls.fields = {field.name: field for field in sorted(declared, key=lambda field: field.number)}
+        cls._declare({field.name: field for field in declared})
         cls.by_number = {field.number: field for field in cls.fields.values()}
         cls.required = tuple(field.name for field in cls.fields.values() if field.required)
 
@@ -150,14 +152,20 @@ class Message(metaclass=_SlotsMeta):
             shared.__set_name__(cls, name)
             for each in (cls, *cls.older_forms):
                 setattr(each, name, shared)
-                each.fields = dict(sorted({**each.fields, name: shared}.items(), key=lambda item: item[1].number))
+                each._declare({**each.fields, name: shared})
             return field
         if held is not None or field.number in cls.by_number:
             raise TypeError(f"{cls.__name__} has a field {name!r} or {field.number}")
         setattr(cls, name, field)
         cls.by_number = dict(sorted({**cls.by_number, field.number: field}.items()))
-        cls.fields = dict(sorted({**cls.fields, name: field}.items(), key=lambda item: item[1].number))
+        cls._declare({**cls.fields, name: field})
         return field
+
+    @classmethod
+    def _declare(cls, fields: dict[str, Field[Any]]) -> None:
+        """Set the fields of the class by name, sorted by number."""
+        cls.fields = dict(sorted(fields.items(), key=lambda item: item[1].number))
+        cls.positions = {name: position for position, name in enumerate(cls.fields)}
 
     @staticmethod
     def import_late_fields() -> None:
@@ -187,12 +195,7 @@ class Message(metaclass=_SlotsMeta):
 
     def has(self, name: str) -> bool:
         """Return True if the field ``name`` is set; a repeated field is set if it is not empty."""
-        value = self.values.get(self.field(name).name)
-        if value is None:
-            return False
-        if isinstance(value, Message):
-            return value.present or not value.is_empty()
-        return len(value) > 0 if self.fields[name].repeated else True
+        return _is_set(self.field(name), self.values.get(name))
 
     def is_empty(self) -> bool:
         """Return True if no field is set, and there are no bytes of unknown fields."""
@@ -204,9 +207,11 @@ class Message(metaclass=_SlotsMeta):
 
     def set_fields(self) -> Iterator[tuple[Field[Any], Any]]:
         """Yield ``(field, value)`` for each field that is set, sorted by field number."""
-        for name, field in self.fields.items():
-            if name in self.values and self.has(name):
-                yield field, self.values[name]
+        # A message has few of its many fields. One of another fork may share its values, with fields of other names.
+        for name in sorted([name for name in self.values if name in self.positions], key=self.positions.__getitem__):
+            field, value = self.fields[name], self.values.get(name)
+            if _is_set(field, value):
+                yield field, value
 
     def merge(self, other: Self) -> None:
         """Merge another message into this one as protobuf does: replace scalars, extend lists, merge sub-messages.
@@ -270,6 +275,14 @@ def _join_messages(forms: Sequence[Field[Any]]) -> type[Message]:
         fields[name] = ForkField([form.message.fields[name] for form in owners if form.message])
         fields[name].dialect = owners[0].dialect
     return type(classes[0].__name__, (Message,), {"__doc__": classes[0].__doc__, **fields})
+
+
+def _is_set(field: Field[Any], value: Any) -> bool:
+    if value is None:
+        return False
+    if isinstance(value, Message):
+        return value.present or not value.is_empty()
+    return len(value) > 0 if field.repeated else True
 
 
 def _equal_values(field: Field[Any], mine: Any, theirs: Any) -> bool:
