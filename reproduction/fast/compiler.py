@@ -71,8 +71,8 @@ def compile(
         discard: Whether to free the large weights of the net that are converted for inputs of the declared shapes, and
             set them to NaN. The compiled net can then not be copied or pickled.
         steady: Whether the results on the CPU depend only on the inputs and the number of threads, not on the calls
-            before. Otherwise their last digits may change at the second call of a size, from which on the steps that
-            oneDNN computes are prepared together; that makes small nets up to twice as fast.
+            before. Otherwise their last digits may change at the second and at the fourth call of a size, from which
+            on steps that oneDNN computes are prepared together; that makes small nets up to twice as fast.
         engine: What computes a net in single precision on the CPU; one of ``precisions.ENGINES``. ``torch``: this
             project's kernels. ``onnxruntime``, ``openvino``: that runtime, from the first call of a size on, which
             takes up to seconds to prepare and is kept for the last four sizes; ``torch`` if a layer cannot be written

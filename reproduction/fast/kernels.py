@@ -251,7 +251,7 @@ class TorchConvolution(ConvolutionKernel):
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.weight = weight.detach().to(dtype)
-        self._convolve = OneDnnFunction(self._compute, first=True)
+        self._convolve = OneDnnFunction(self._compute, after=0)
 
     def with_padding(self, padding: Sequence[int], *, needs_out: bool) -> TorchConvolution:
         """Return a kernel with the same weights that pads the bottom by zeros.
@@ -262,7 +262,7 @@ class TorchConvolution(ConvolutionKernel):
         """
         other = copy.copy(self)
         other.padding, other.needs_out, other.is_recordable = [*padding], needs_out, not needs_out
-        other._convolve = OneDnnFunction(other._compute, first=True)
+        other._convolve = OneDnnFunction(other._compute, after=0)
         return other
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:

@@ -31,21 +31,21 @@ class OneDnnFunction:
         function: Maps tensors to tensors by torch's operators, whose other arguments depend on nothing but the shapes
             of the inputs. Tensors that it reads besides are constants. All calls have inputs of the same shapes and
             strides.
-        first: Whether the first call is prepared, too. Otherwise it is not, since there may be no other.
+        after: The number of calls after which it is prepared, since that may take as long as ten calls.
 
     Source: torch 2.11 to 2.13, ``torch.jit.enable_onednn_fusion``.
     """
 
-    def __init__(self, function: Callable[..., Tensors], *, first: bool = False):
-        self._function, self._prepares = function, first
+    def __init__(self, function: Callable[..., Tensors], *, after: int = 3):
+        self._function, self._calls_left = function, after
         self._recorded: Any = None
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """Compute the function."""
         if self._recorded is None:
             supported = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) for x in inputs)
-            if not self._prepares or not supported or not is_available():
-                self._prepares = True
+            if self._calls_left or not supported or not is_available():
+                self._calls_left = max(0, self._calls_left - 1)
                 return self._function(*inputs)
             self._recorded = _record(self._function, inputs)
         result = self._recorded(*inputs)

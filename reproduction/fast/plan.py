@@ -103,7 +103,7 @@ def build_plan(
         regions: The regions of each blob, from ``blob_regions.assign_regions``.
         zero_values: The values for an image of zeros of the blobs in ``blob_regions.find_zero_image_blobs``, by name
             and in the form of ``BlobFacts.compress``.
-        record: Whether oneDNN may prepare steps together from the second execution on; last digits may change then.
+        record: Whether oneDNN may prepare steps together from the fourth execution on; last digits may change then.
     """
     steps = []
     for op in ops:

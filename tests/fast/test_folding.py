@@ -39,7 +39,7 @@ def check(net, compiled, *requests):
     for names in requests or [None]:
         with torch.inference_mode():
             want = net({"data": x}, names)
-        for _ in range(5):  # from the second call on, oneDNN prepares the steps
+        for _ in range(5):  # from the fourth call on, oneDNN computes the steps
             for name, found in compiled({"data": x}, names).items():
                 assert relative(found.numpy(), want[name].detach().numpy()) < EXACT, name
 

@@ -60,12 +60,12 @@ def test_an_opened_net_computes_the_same_bits(name, precision, tmp_path):
     compiled = compiler.compile(NETS[name](), precision)
     inputs = draw_image(compiled.net, *compiled.net.blob_shapes[compiled.net.inputs[0]][2:])
     blobs = [*compiled.net.outputs, compiled.net.inputs[0]]
-    for _ in range(3):  # the plan may change at the second call, and oneDNN prepares its steps at the third
+    for _ in range(5):  # the plan may change at the second call, and oneDNN prepares its steps at the fourth
         want = compiled(inputs, blobs)
     opened = saved(compiled, tmp_path / "net.compiled")
     assert opened.precision == compiled.precision
     assert opened.net.state_dict().keys() == compiled.net.state_dict().keys()
-    for _ in range(3):
+    for _ in range(5):
         got = opened(inputs, blobs)
     assert all(torch.equal(got[blob], want[blob]) for blob in blobs)
     other = draw_image(compiled.net, 40, 37)
