@@ -98,9 +98,7 @@ class OnnxRuntimeGraph(RuntimeGraph):
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that spin after a run took a fifth of the time of work that torch does next, such as resizing scores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(
-            graph.serialize(external=True), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(graph.serialize(), options, providers=["CPUExecutionProvider"])
         self._binding = self._session.io_binding()
         self._names = [value.name for value in self._session.get_outputs()]
 
@@ -126,14 +124,17 @@ class OpenVinoGraph(RuntimeGraph):
 
         self._share = partial(openvino.Tensor, shared_memory=True)
         core = openvino.Core()
+        model = core.read_model(graph.serialize(as_inputs=True))
+        for parameter in model.get_parameters()[len(self._inputs) :]:
+            values = graph.large_constants[parameter.friendly_name]
+            parameter.output(0).replace(openvino.op.Constant(values, shared_memory=True).output(0))
+            model.remove_parameter(parameter)
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }
-        self._request: Any = core.compile_model(
-            core.read_model(graph.serialize()), "CPU", config
-        ).create_infer_request()
+        self._request: Any = core.compile_model(model, "CPU", config).create_infer_request()
 
     def _compute(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         for index, value in enumerate(inputs):

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduction.caffe.errors import NetError, ReproductionError, missing_package
-from reproduction.caffe.formats.wire_reader import varint
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.typing import Array
 
@@ -24,9 +23,6 @@ IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
 
 _MOST_BYTES = (1 << 31) - (1 << 20)  # protobuf, in which ONNX is stored, cannot write 2 GB; 1 MB is for the operators
-
-# Numbers of fields. Source: onnx/onnx.proto, ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 
 # ONNX's numbers of dtypes. Source: onnx/onnx.proto, TensorProto.DataType.
 _DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11}
@@ -199,14 +195,13 @@ class OnnxGraph:
             raise ReproductionError(f"the model is not valid ONNX: {next(iter(str(error).splitlines()))}") from None
         return model
 
-    def serialize(self, *, external: bool = False) -> bytes:
-        """Return the ONNX model as the bytes of its file, unchecked; a runtime checks it.
+    def serialize(self, *, as_inputs: bool = False) -> bytes:
+        """Return the ONNX model as the bytes of its file, without the arrays of ``large_constants`` and unchecked.
 
-        Unlike in ``model``, which this is several times faster than, there is no further copy of the constants in
-        memory.
+        The runtime that reads it gets these arrays from memory, and checks the model.
 
         Args:
-            external: Whether to leave the arrays of ``large_constants`` to the reader, as external data of these names.
+            as_inputs: Whether they are declared as inputs, after the others; otherwise they are external data.
 
         Raises:
             NetError: If the constants are too large for one file of ONNX.
@@ -216,19 +211,16 @@ class OnnxGraph:
         model = self._build("net", {key: values for key, values in self.constants.items() if key not in large})
         import onnx
 
-        # A message that stands in a file in parts, each with some of its fields, is the same as one with all of them.
-        parts: list[bytes | memoryview] = []
         for key, values in large.items():
-            tensor = onnx.TensorProto(name=key, dims=values.shape, data_type=self.element_type(values.dtype))
-            if external:
-                tensor.data_location = onnx.TensorProto.EXTERNAL
+            dtype = self.element_type(values.dtype)
+            if as_inputs:
+                model.graph.input.append(onnx.helper.make_tensor_value_info(key, dtype, values.shape))
+            else:
+                external = onnx.TensorProto.EXTERNAL
+                tensor = onnx.TensorProto(name=key, dims=values.shape, data_type=dtype, data_location=external)
                 tensor.external_data.add(key="location", value=key)
                 model.graph.initializer.append(tensor)
-                continue
-            head = tensor.SerializeToString() + _part_of(_RAW_DATA, values.nbytes)
-            head = _part_of(_INITIALIZER, len(head) + values.nbytes) + head
-            parts += [_part_of(_GRAPH, len(head) + values.nbytes) + head, values.data]
-        return b"".join([model.SerializeToString(), *parts])
+        return bytes(model.SerializeToString())
 
     @property
     def large_constants(self) -> dict[str, Array]:
@@ -338,11 +330,6 @@ class OnnxLayer:
         """Return the layer's parameters by their names in the layer, e.g. ``weight``."""
         blobs = zip(self._layer.blob_names, self._layer.blobs, strict=True)
         return {name: blob.detach().cpu().numpy() for name, blob in blobs}
-
-
-def _part_of(field: int, size: int) -> bytes:
-    """Return what stands before ``size`` bytes of a field that is a message or an array, in protobuf."""
-    return varint(field << 3 | 2) + varint(size)
 
 
 def window_attributes(windows: Sequence[Window]) -> dict[str, Any]:
