@@ -11,7 +11,7 @@
     tools/bench.py --evaluate           scoring images of VOC's sizes, compared with the forward passes alone
     tools/bench.py --busy 0 2 4         compiled and plain in pairs, with N busy processes; also with --nets resnet50
     tools/bench.py --all                all of these, for the README (an hour)
-    tools/bench.py --quick              small images, one round: a smoke test
+    tools/bench.py --quick              small images, one round: a smoke test, which is not recorded
 
 Nets are folders of prototxt/, and those of bench/nets.py. Contenders take turns for several rounds, each in a separate
 process, which is stopped while others run; the table has medians over the rounds. Weights are random, from a seed.
@@ -125,7 +125,7 @@ def measure(kind: str, net_name: str, args: argparse.Namespace) -> list[str]:
             conditions = results.conditions(args.threads, args.device, other.measure())
             section = {title: {"measured": conditions, "contenders": rows}}
             results.merge(args.report / "bench.json", kind, section)
-            if args.record and kind != "scaling":
+            if args.record and kind != "scaling" and not args.quick:
                 results.record(kind, section)
     if kind == "scaling":
         plot = args.report / "scaling.svg"
@@ -167,10 +167,15 @@ def _sizes(kind: str, task: Task, args: argparse.Namespace) -> Iterator[tuple[in
         yield from ((side, side) for side in SCALES if not args.quick or side < 150)
     elif kind == "forward":
         declared = [(side, side) for side in TABLE.get(task.net, ())] or [(task.height, task.width)]
-        quick = [(96, 96)] if args.quick and task.net not in nets.NETS else None
+        quick = [_quick_size(task.net)] if args.quick and task.net not in nets.NETS else None
         yield from args.size or quick or declared
     else:
-        yield (args.size or [(96, 96) if args.quick else (500, 500)])[0]
+        yield (args.size or [_quick_size(task.net) if args.quick else (500, 500)])[0]
+
+
+def _quick_size(net_name: str) -> tuple[int, int]:
+    side = 188 if net_name == "unet" else 96  # U-Net has no padding, and its least size is 188x188
+    return side, side
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     every = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=positive, default=every, metavar="N", help="default all")
     add_device(parser, choices=("cpu", "cuda"))
-    parser.add_argument("--quick", action="store_true", help="96x96 pixels, one round")
+    parser.add_argument("--quick", action="store_true", help="96x96 pixels, U-Net 188x188, one round")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default reports/")
     parser.add_argument("--resume", action="store_true", help="skip what bench.json of --report has")
     parser.add_argument("--record", action="store_true", help="keep the medians in tools/bench/results/")

@@ -29,7 +29,7 @@ from reproduction.caffe.layers.compiled_forms import ConvolutionForm, Deconvolut
 from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide_windows
-from reproduction.caffe.layers.quick.convolve import convolve
+from reproduction.caffe.layers.quick.convolve import Take, convolve
 from reproduction.caffe.schema import ConvolutionParameter, LayerParameter
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
@@ -229,6 +229,10 @@ class Convolution(_Weighted):
         weight: (num_output, C / group, kernel_h, kernel_w).
         bias: (num_output,), unless ``bias_term: false``.
 
+    Attributes:
+        take_gradient: A function that takes the gradient of a large weight in parts. If no other layer uses the weight,
+            the solver sets it for a forward and backward pass.
+
     Raises:
         NetError: If the shapes of the bottoms do not fit each other or the weights, a window does not fit into the
             bottom, or the channels or ``num_output`` are not multiples of ``group``.
@@ -237,6 +241,7 @@ class Convolution(_Weighted):
     """
 
     onnx_operator = "Conv"
+    take_gradient: Take | None = None
 
     def products(self, bottoms: list[Shape]) -> int:
         """Return the number of multiplications in a forward pass: the number of weights for each top pixel."""
@@ -285,7 +290,8 @@ class Convolution(_Weighted):
         if self._uses_blas_order(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
         needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        return convolve(x, weight, bias, windows, self.group, learning=self.training and needs_gradient)
+        learning, take = self.training and needs_gradient, self.take_gradient
+        return convolve(x, weight, bias, windows, self.group, learning=learning, take=take)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Convolve only the stored rows and columns of bottoms that store equal ones once (``RepeatedBlob``).

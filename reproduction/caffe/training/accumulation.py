@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.convolution import Convolution
 from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.net.net import Net
 
@@ -72,11 +73,15 @@ class Accumulation:
                     layer.__dict__[name] = before
 
 
-def find_used_once(net: Net) -> set[int]:
-    """Return the ids of the parameters that one layer uses for one bottom, so that their gradient has one term."""
+def find_sole_users(net: Net) -> dict[int, Convolution]:
+    """Return the convolutions whose weight has a gradient of one term, by the id of the weight.
+
+    No other layer uses such a weight, and the layer has one bottom.
+    """
     layers = [layer for layer in net.children() if isinstance(layer, Layer)]
     uses = Counter(id(_owner(blob)) for layer in layers for blob in layer.blobs for _ in layer.layer_param.bottom)
-    return {key for key, count in uses.items() if count == 1}
+    convolutions = {id(_owner(layer.blobs[0])): layer for layer in layers if isinstance(layer, Convolution)}
+    return {key: layer for key, layer in convolutions.items() if uses[key] == 1}
 
 
 def _owner(blob: Tensor) -> Tensor:

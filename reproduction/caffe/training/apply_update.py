@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.layers.quick import convolve
+from reproduction.caffe.layers.convolution import Convolution
 from reproduction.caffe.schema import ParamSpec, SolverParameter
 from reproduction.caffe.training import update_rules
 
@@ -51,7 +51,7 @@ class Updates:
         learned: The parameters in Caffe's order, on their device, each with its ``param`` message.
         keep: Whether to store the update in ``grad`` afterwards, as Caffe's diff does; otherwise ``grad`` is set to
             None.
-        used_once: The ids of the parameters whose gradient is complete after one layer's backward pass.
+        sole_users: The convolutions that can hand over the gradient of their weight in parts, by the id of the weight.
 
     Attributes:
         history: The history blobs of the update rule, e.g. momentum, in Caffe's order: the first blob of every
@@ -67,7 +67,7 @@ class Updates:
         learned: Sequence[tuple[nn.Parameter, ParamSpec]],
         *,
         keep: bool,
-        used_once: Collection[int] = (),
+        sole_users: Mapping[int, Convolution] | None = None,
     ):
         if param.regularization_type not in {"L1", "L2"}:
             raise ReproductionError(
@@ -75,7 +75,7 @@ class Updates:
             )
         self.param = param
         self.learned = list(learned)
-        self.keep, self.used_once = keep, used_once
+        self.keep, self.sole_users = keep, sole_users or {}
         self.rule = update_rules.find_rule(param)
         self.history: list[Tensor] = []
         self._still: set[int] = set()
@@ -193,15 +193,16 @@ class Updates:
             for i, (p, _) in enumerate(self.learned)
             if p.requires_grad
         ]
-        takers = {id(p): partial(update_rows, i) for i, (p, _) in enumerate(self.learned) if id(p) in self.used_once}
-        convolve.TAKERS.update(takers)
+        for i, (p, _) in enumerate(self.learned):
+            if id(p) in self.sole_users:
+                self.sole_users[id(p)].take_gradient = partial(update_rows, i)
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-            for key in takers:
-                del convolve.TAKERS[key]
+            for layer in self.sole_users.values():
+                layer.take_gradient = None
         for index in sorted(waiting):
             self.apply(index, rate, iteration)
 

@@ -20,7 +20,7 @@ from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import snapshot, solver_nets, update_rules
-from reproduction.caffe.training.accumulation import Accumulation, find_used_once
+from reproduction.caffe.training.accumulation import Accumulation, find_sole_users
 from reproduction.caffe.training.apply_update import Updates
 from reproduction.caffe.training.events import Evaluated, Event, FinalLoss, LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
@@ -76,8 +76,8 @@ class Solver:
         self.ranks = ranks or Ranks()
         self._check()
         self._accumulation = Accumulation(net)
-        keep, once = keep_gradients or param.snapshot_diff, find_used_once(net)
-        self.updates = Updates(param, net.learnable, keep=keep, used_once=once)
+        keep, users = keep_gradients or param.snapshot_diff, find_sole_users(net)
+        self.updates = Updates(param, net.learnable, keep=keep, sole_users=users)
         self.iter = self.current_step = 0
         self.loss, self.smoothed_loss = math.nan, 0.0
         self.sample_losses: list[float] = []

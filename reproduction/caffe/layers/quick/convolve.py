@@ -23,13 +23,19 @@ _PART = 256  # output channels whose gradient is handed over at a time
 _LARGE = 1 << 22  # number of weights from which on it is
 _THIN = 32  # number of values in a window up to which im2col is cheap
 
-#: Functions that take the gradient of a weight in parts, so that it is never in memory as a whole, by the id of the
-#: weight. The arguments are the first output channel of a part, and the part. Autograd gets no gradient then.
-TAKERS: dict[int, Callable[[int, Tensor], object]] = {}
+#: A function that takes the gradient of a weight in parts: the first output channel of a part, and the part.
+Take = Callable[[int, Tensor], object]
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, *, learning: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    windows: Sequence[Window],
+    group: int,
+    *,
+    learning: bool = False,
+    take: Take | None = None,
 ) -> Tensor:
     """Compute a 2-D convolution, on the CPU by the method that is faster for its shapes.
 
@@ -45,6 +51,8 @@ def convolve(
         windows: The windows along height and width.
         group: The number of groups of channels.
         learning: Whether gradients are wanted, and rounding errors of 3e-6 of the largest value do not matter.
+        take: A function that takes the gradient of a large weight in parts, so that it is never in memory as a whole;
+            autograd gets no gradient then. None, or a function that is not called, if the gradient has to be whole.
 
     Returns:
         The top, (N, num_output, h, w), which shares no memory with ``x``. It is in channels_last format if ``x`` is,
@@ -58,7 +66,7 @@ def convolve(
         # The products of large kernels take longer in training than such reordering, unless they are very few.
         outweighs = excess > (1 if _is_pointwise(windows) or not learning else 2)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
-            return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
+            return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes, take)  # type: ignore[no-any-return, no-untyped-call]
         if learning and group == 1 and _is_dense(windows) and winograd.is_faster(x, weight):
             return winograd.convolve(x, weight, bias, [window.pad for window in windows])
         # Wide convolutions, but not those of each channel, are slower in channels_last format. In training, the copies
@@ -75,10 +83,16 @@ class _MatrixConvolution(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, windows: tuple[Window, ...], sizes: list[int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        windows: tuple[Window, ...],
+        sizes: list[int],
+        take: Take | None,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.windows = windows
+        ctx.windows, ctx.take = windows, take
         side_by_side = has_channels_last(x)
         layout = torch.channels_last if side_by_side else torch.contiguous_format
         top = torch.empty((len(x), len(weight), *sizes), dtype=x.dtype, memory_format=layout)
@@ -101,13 +115,13 @@ class _MatrixConvolution(Function):
         if ctx.needs_input_grad[2]:
             found[2] = pixels.sum((0, 1))
         if ctx.needs_input_grad[1]:
-            rows, take = _window_rows(x, ctx.windows), TAKERS.get(id(weight))
-            if take is None or weight.numel() <= _LARGE or torch.is_grad_enabled():
+            rows = _window_rows(x, ctx.windows)
+            if ctx.take is None or weight.numel() <= _LARGE or torch.is_grad_enabled():
                 found[1] = _multiply(pixels, rows).reshape(weight.shape)
-                return (*found, None, None)
+                return (*found, None, None, None)
             for first, part in enumerate(torch.split(pixels, _PART, 2)):
-                take(first * _PART, _multiply(part, rows).view(-1, *weight.shape[1:]))
-        return (*found, None, None)
+                ctx.take(first * _PART, _multiply(part, rows).view(-1, *weight.shape[1:]))
+        return (*found, None, None, None)
 
 
 def _multiply(pixels: Tensor, rows: Tensor) -> Tensor:
