@@ -11,7 +11,7 @@
     tools/bench.py --evaluate           scoring images of VOC's sizes, compared with the forward passes alone
     tools/bench.py --busy 0 2 4         compiled and plain in pairs, with N busy processes; also with --nets resnet50
     tools/bench.py --all                all of these, for the README (an hour)
-    tools/bench.py --quick              small images, one round: a smoke test, which is not recorded
+    tools/bench.py --quick              small images, one round: a smoke test
 
 Nets are folders of prototxt/, and those of bench/nets.py. Contenders take turns for several rounds, each in a separate
 process, which is stopped while others run; the table has medians over the rounds. Weights are random, from a seed.
@@ -125,7 +125,7 @@ def measure(kind: str, net_name: str, args: argparse.Namespace) -> list[str]:
             conditions = results.conditions(args.threads, args.device, other.measure())
             section = {title: {"measured": conditions, "contenders": rows}}
             results.merge(args.report / "bench.json", kind, section)
-            if args.record and kind != "scaling" and not args.quick:
+            if args.record and kind != "scaling":
                 results.record(kind, section)
     if kind == "scaling":
         plot = args.report / "scaling.svg"

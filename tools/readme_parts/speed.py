@@ -161,12 +161,14 @@ def describe_other_work(forward: Mapping[str, Section]) -> str:
     newest = {kind: _find_newest(kind, net_name) for kind, net_name in wanted.items()}
     train, load, scored = (section["contenders"] for section in newest.values())
     cpus = {section["measured"]["cpu"] for section in forward.values()}
-    others = {
-        f"{section['measured']['date'][:10]}, {section['measured']['cpu']}"
-        for section in newest.values()
-        if section["measured"]["cpu"] not in cpus
-    }
-    elsewhere = f" These were measured on another processor: {'; '.join(sorted(others))}." if others else ""
+    names = {"train": "training", "load": "loading", "evaluate": "evaluating"}
+    others: dict[str, list[str]] = {}
+    for kind, section in newest.items():
+        if section["measured"]["cpu"] not in cpus:
+            place = f"{section['measured']['date'][:10]}, {section['measured']['cpu']}"
+            others.setdefault(place, []).append(names[kind])
+    places = (f"{', '.join(kinds)} ({place})" for place, kinds in others.items())
+    elsewhere = f" Measured on another processor: {'; '.join(places)}." if others else ""
     ours, port = train["our Solver"], train["PyTorch"]
     return (
         f"A training step of voc-fcn32s takes {ours['seconds']:.1f} s and {ours['peak_bytes'] / 1e6:,.0f} MB; a direct"

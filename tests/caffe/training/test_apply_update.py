@@ -204,8 +204,13 @@ def test_gradients_in_parts_give_the_same_weights(kind, shared, monkeypatch):
     monkeypatch.setattr(convolve, "_LARGE", 0)
     monkeypatch.setattr(apply_update, "_CACHED_VALUES", 1000)
     inputs = {"data": torch.randn(1, 8, 9, 9, generator=torch.Generator().manual_seed(4))}
-    update, places = apply_update.Updates._apply_rows, set()
-    monkeypatch.setattr(apply_update.Updates, "_apply_rows", lambda *args: places.add(args[2]) or update(*args))
+    update, places = apply_update.Updates._apply_rows, []
+
+    def record(updates, index, first, *others):
+        places.append(first)
+        update(updates, index, first, *others)
+
+    monkeypatch.setattr(apply_update.Updates, "_apply_rows", record)
     found = []
     for keep in (False, True):  # gradients that are kept are computed as a whole
         net = Net(prototxt.loads(CLASSIFIER.format(shared=shared), NetParameter), Phase.TRAIN, seed=0)
@@ -214,7 +219,7 @@ def test_gradients_in_parts_give_the_same_weights(kind, shared, monkeypatch):
         run.step(3)
         found.append([*net.parameters(), *run.history])
         assert net.layers["fc6"].take_gradient is None
-    assert places == ({0} if shared else {0, 256, 512})
+    assert {*places} == ({0} if shared else {0, 256, 512})
     assert len(run.updates.sole_users) == (0 if shared else 2)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
