@@ -31,7 +31,8 @@ class OneDnnFunction:
         function: Maps tensors to tensors by torch's operators, whose other arguments depend on nothing but the shapes
             of the inputs. Tensors that it reads besides are constants. All calls have inputs of the same shapes and
             strides.
-        after: The number of calls after which it is prepared, since that may take as long as ten calls.
+        after: The number of calls that torch's operators compute before oneDNN Graph does. Preparing may take as long
+            as ten calls, which does not pay off for inputs of a shape that comes once or twice.
 
     Source: torch 2.11 to 2.13, ``torch.jit.enable_onednn_fusion``.
     """

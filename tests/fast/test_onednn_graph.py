@@ -1,17 +1,23 @@
 """Functions that oneDNN Graph computes."""
 
 import gc
+import platform
 import weakref
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from reproduction.fast import onednn_graph
+from reproduction.fast import compiler, kernels, onednn_graph
 from reproduction.fast.onednn_graph import OneDnnFunction
+from reproduction.fcn.nets import published_nets
+from tests.fast.test_folding import EXACT, build, conv, layer
+from tests.helpers import thin_nets
 from tests.helpers.parity import relative
 
-pytestmark = pytest.mark.skipif(not onednn_graph.is_available(), reason="this build of torch has no oneDNN Graph")
+# There, a torch without the functions that are used must fail a test: nets would silently be slower.
+HAS_ONEDNN_GRAPH = platform.system() == "Linux" and platform.machine() == "x86_64"
+pytestmark = pytest.mark.skipif(not HAS_ONEDNN_GRAPH, reason="torch has oneDNN Graph on x86-64 CPUs with Linux only")
 
 
 class Block:
@@ -28,6 +34,10 @@ class Block:
 
 def images(*shape, dtype=torch.float32):
     return torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def test_this_torch_has_onednn_graph():
+    assert onednn_graph.is_available()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -79,3 +89,45 @@ def test_a_torch_without_its_functions_is_noticed(monkeypatch):
 
     monkeypatch.setattr(torch.jit, "_get_trace_graph", refuse)
     assert not onednn_graph.is_available.__wrapped__()
+
+
+CHAIN = (
+    conv("a")
+    + layer("p", "Pooling", "a", param="pooling_param { kernel_size: 3 stride: 2 }")
+    + conv("b", "p", "kernel_size: 1")
+    + layer("k", "Concat", "p b")
+    + layer("t", "TanH", "k")
+    + conv("c", "t")
+)
+
+
+def merged(compiled):
+    """Return the names of the layers of each step that is recorded, after one call of each size."""
+    (plan,) = (cached.plan for cached in compiled._plans.values())
+    return [[op.name for op in step.ops] for step in plan.steps if isinstance(step.kernel, kernels.RecordedKernels)]
+
+
+def test_adjacent_layers_are_one_step_up_to_a_layer_that_torch_computes(planned):
+    compiled = compiler.compile(build(CHAIN))
+    compiled(data=images(2, 6, 9, 9))
+    assert merged(compiled) == [["a", "p", "b", "k"], ["c"]]
+
+
+def test_nothing_is_recorded_where_results_must_be_steady(planned):
+    compiled, x = compiler.compile(build(CHAIN), steady=True), images(2, 6, 9, 9)
+    found = [compiled(data=x)["c"] for _ in range(6)]
+    assert merged(compiled) == []
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+@pytest.mark.parametrize("name", published_nets.NETS)
+def test_recorded_steps_of_the_published_nets_compute_the_scores_of_the_net(name):
+    net = thin_nets.net(name, divisor=16)
+    compiled = compiler.compile(net)
+    inputs = {blob: torch.randn(1, net.blob_shapes[blob][1], 75, 102) * 50 for blob in net.inputs}
+    with torch.inference_mode():
+        want = net(inputs)
+    for _ in range(6):
+        found = compiled(inputs)
+    assert merged(compiled), "the borders of images are in the blobs that these steps read"
+    assert all(relative(found[blob].numpy(), want[blob].numpy()) < EXACT for blob in want)
