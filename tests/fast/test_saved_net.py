@@ -13,6 +13,7 @@ from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler, convolution, precisions, saved_net
+from reproduction.fast.winograd import WinogradConvolution
 from tests.fast.conftest import draw_image
 from tests.fast.test_compiler import MIXED
 from tests.helpers import thin_nets
@@ -262,3 +263,22 @@ def test_python_layers_cannot_be_saved(tmp_path):
         compiler.compile(net).save(tmp_path / "net.compiled")
     assert str(error.value).startswith("layer 'py' (Python), line 13: a net with Python layers cannot be saved")
     assert not (tmp_path / "net.compiled").exists()
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "tile", "dtype", "want"),
+    [
+        (256, 3, (4, 4), torch.float32, 198636.745),
+        (256, 3, (4, 4), torch.bfloat16, 246663.216),
+        (32, 7, (3, 1), torch.float32, 36565.246),
+        (32, 7, (2, 1), torch.bfloat16, 126016.643),
+    ],
+)
+def test_other_converted_weights_need_another_version(channels, size, tile, dtype, want):
+    # Files of another order of the weights are refused by their version alone. If one of these sums, which depend on
+    # the order, changes: increase saved_net.VERSION, and write the new sums and the new version here.
+    count = channels * channels * size * size
+    weight = torch.arange(float(count)).remainder(7 if size == 3 else 11).view(channels, channels, size, size)
+    converted = WinogradConvolution(weight, None, tile, relu=False, dtype=dtype).weight.double()
+    found = float((converted * torch.linspace(-1, 1, len(converted), dtype=torch.float64)).sum())
+    assert (saved_net.VERSION, found) == (1, pytest.approx(want, rel=1e-4))
