@@ -240,21 +240,20 @@ class ConvolutionOp(WindowOp):
     def _direct(self) -> ConvolutionKernel:
         weight, bias = self.weight_and_bias()
         if self._as_matrix:
-            weight = self._convert("matrix", weight, torch.contiguous_format)
+            weight = self._convert_dtype(weight)
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu, dtype=self._dtype)
         if not self._is_prepared:  # oneDNN Graph reorders weights itself
-            weight = self._convert("channels last", weight, torch.channels_last)
+            weight = weight.to(self._dtype).contiguous(memory_format=torch.channels_last)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 
-    def _convert(self, how: str, weight: Tensor, memory_format: torch.memory_format) -> Tensor:
-        """Return the weight in the dtype of the products and a memory format; a copy is stored in ``converted``."""
-        name, order = f"{self.key}:{how}", (0, 2, 3, 1) if memory_format is torch.channels_last else (0, 1, 2, 3)
+    def _convert_dtype(self, weight: Tensor) -> Tensor:
+        """Return the weight in the dtype of the products; a copy is stored in ``converted``."""
+        name = f"{self.key}:matrix"
         if name in self.converted:
-            stored = check_converted(self.converted[name], weight.numel(), self._dtype)
-            return stored.view([weight.shape[axis] for axis in order]).permute((0, 3, 1, 2) if order[1] == 2 else order)
-        made = weight.to(self._dtype).contiguous(memory_format=memory_format)
+            return check_converted(self.converted[name], weight.numel(), self._dtype).view(weight.shape)
+        made = weight.to(self._dtype).contiguous()
         if made.data_ptr() != weight.data_ptr():
-            self.converted[name] = made.permute(order).reshape(-1)
+            self.converted[name] = made.flatten()
         return made
 
 
