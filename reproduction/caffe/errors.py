@@ -198,6 +198,18 @@ def cannot_write(error: OSError, path: StrPath) -> ReproductionError:
     return ReproductionError(f"cannot be written: {reason}", place=os.fspath(path))
 
 
+def cannot_read(error: OSError, what: str, path: StrPath, want: object = None) -> DataError:
+    """Return the error to raise when a file of the user could not be read.
+
+    Args:
+        error: the exception of the system, such as "No such file or directory".
+        what: what the file is, such as ``the palette``.
+        path: the file.
+        want: what was expected; None to omit it.
+    """
+    return DataError(f"{what} cannot be read ({(error.strerror or str(error)).lower()})", path=path, want=want)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the remedy ``Did you mean 'NEAR'?`` for an unknown name, or an empty string if no known name is similar.
 

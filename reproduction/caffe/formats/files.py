@@ -22,6 +22,7 @@ from reproduction.caffe.errors import (
     ReproductionError,
     StrPath,
     WeightsError,
+    cannot_read,
     cannot_write,
 )
 from reproduction.caffe.typing import Progress
@@ -137,13 +138,14 @@ def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> byt
     return data
 
 
-def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError) -> str:
+def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError, want: str = "UTF-8") -> str:
     """Return the text of a regular file in UTF-8, without the byte order mark.
 
     Args:
         path: the file; a link is followed.
         limit: the most bytes that it may have.
         error: the class of the error to raise.
+        want: what the error for a file that is not UTF-8 asks for.
 
     Raises:
         DataError, or the class ``error``: If the file is larger, not UTF-8, or not a regular file.
@@ -153,7 +155,25 @@ def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError
         return read_regular(path, limit, error).decode("utf-8-sig")
     except UnicodeDecodeError as wrong:
         got = f"byte {wrong.object[wrong.start]:#04x} at {wrong.start}"
-        raise error("this is not a text file", path=path, got=got, want="UTF-8") from None
+        raise error("this is not a text file", path=path, got=got, want=want) from None
+
+
+def read_list(path: StrPath, what: str, want: str, limit: int = 1 << 20) -> list[str]:
+    """Return the lines of a small text file of the user, such as a list of names.
+
+    Args:
+        path: the file; a link is followed.
+        what: what the file is in errors, such as ``the palette``.
+        want: what its lines should be, in errors.
+        limit: the most bytes that it may have.
+
+    Raises:
+        DataError: If the file cannot be read, is larger, not UTF-8, or not a regular file.
+    """
+    try:
+        return read_text(path, limit, want=want).splitlines()
+    except OSError as error:
+        raise cannot_read(error, what, path, f"a file, {want}") from None
 
 
 def map_file(path: StrPath, *, writable: bool = False) -> mmap.mmap:

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (TIFF is registered)
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, StrPath, cannot_read
 from reproduction.caffe.formats import files, image_headers
 from reproduction.caffe.typing import Array
 
@@ -94,7 +94,7 @@ def _open_file(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[Bi
     try:
         return files.open_regular(path)
     except OSError as error:
-        raise DataError(f"the image cannot be read ({(error.strerror or str(error)).lower()})") from None
+        raise cannot_read(error, "the image", "") from None
 
 
 def _identify(file: BinaryIO) -> Image.Image:

@@ -20,7 +20,6 @@ PUBLISHED_SPLITS = Path(__file__).with_name("splits")
 
 Source: shelhamer/fcn.berkeleyvision.org@1305c73 data/pascal/seg11valid.txt, data/nyud/*.txt, data/sift-flow/*.txt.
 """
-_CLASSES_BYTES = 1 << 20
 _SPLIT_BYTES = 1 << 24  # far above SBD's list of 8,498 ids, 102 kB
 
 
@@ -122,16 +121,8 @@ def read_ids(path: StrPath) -> list[str]:
     Raises:
         DataError: If the file cannot be read, is empty or not a list of ids, or contains an id twice.
     """
-    try:
-        with files.open_regular(path) as file:
-            data = file.read(_SPLIT_BYTES + 1)
-        lines = data.decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"the split cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
-    except UnicodeDecodeError:
-        raise DataError("the split is not a text file", path=path, want="one id a line") from None
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines if len(data) <= _SPLIT_BYTES else ["<more>"], 1):
+    for number, line in enumerate(files.read_list(path, "the split", "one id a line", _SPLIT_BYTES), 1):
         image_id = line.strip()
         if image_id in seen:
             raise DataError(f"id {image_id!r} occurs twice, on lines {seen[image_id]} and {number}", path=path)
@@ -160,16 +151,9 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
         DataError: If the file cannot be read, or is not a list of 1 to 255 distinct names. The error names the line.
     """
     want = "one name a line, at most 255, none twice"
-    try:
-        text = files.read_regular(path, _CLASSES_BYTES).decode("utf-8-sig")
-        names = [line.strip() for line in text.rstrip().splitlines()]
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(
-            f"the names of the classes cannot be read ({reason})", path=path, want=f"a file, {want}"
-        ) from None
-    except UnicodeDecodeError:
-        names = []
+    names = [line.strip() for line in files.read_list(path, "the names of the classes", want)]
+    while names and not names[-1]:
+        names.pop()
     for number, name in enumerate(names[:256], 1):
         if not name or name in names[: number - 1]:
             got = f"{name[:60]!r} again" if name else "a blank"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, StrPath, cannot_read
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array
 
@@ -45,8 +45,7 @@ def read(path: StrPath, *names: str) -> Array:
         with files.open_regular(path) as file:
             data = file.read(_LIMIT_BYTES + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"the label map cannot be read ({reason})", path=path) from None
+        raise cannot_read(error, "the label map", path) from None
     try:
         return _find(memoryview(data), names)
     except DataError as error:

@@ -126,11 +126,7 @@ def _names(path: Path, published: Sequence[str]) -> list[str]:
     """Read the names in lines of ``NUMBER: NAME``, as the published layer does; ``published`` if there is no file."""
     if not path.is_file():
         return _plain(published)
-    try:
-        text = files.read_regular(path, 1 << 20).decode()
-        lines = [line for line in text.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list of labels cannot be read ({error})", path=path) from None
+    lines = [line for line in files.read_list(path, "the list of labels", "lines of NUMBER: NAME") if line.strip()]
     if not all(line.count(":") == 1 for line in lines):
         raise DataError("not a list of labels", path=path, want="lines of NUMBER: NAME")
     return _plain([line.split(":")[1] for line in lines])

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from reproduction.caffe.errors import DataError, ReproductionError, StrPath, WeightsError, did_you_mean
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath, WeightsError, cannot_read, did_you_mean
 from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, matching
 from reproduction.fcn.fetch.archives import plain_path
@@ -259,8 +259,8 @@ def read_manifest(path: StrPath) -> Manifest:
     try:
         document = json_file.load(file, _Document, "the manifest is wrong", version=FORMAT_VERSION)
     except OSError as error:
-        problem = f"the manifest cannot be read ({(error.strerror or str(error)).lower()})"
-        raise DataError(problem, path=file, remedy="Name one with --manifest or REPRODUCTION_MANIFEST.") from None
+        remedy = "Name one with --manifest or REPRODUCTION_MANIFEST."
+        raise cannot_read(error, "the manifest", file).advise(remedy) from None
     try:
         return _check_entries(file, document)
     except ReproductionError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproduction.caffe import devices, fillers
-from reproduction.caffe.errors import DataError, NetError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.errors import DataError, NetError, ReproductionError, StrPath, WeightsError, cannot_read
 from reproduction.caffe.formats import blobs, files, prototxt, weights
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net import export_net
@@ -315,7 +315,7 @@ def load_mean(mean: Sequence[float] | StrPath) -> list[float]:
     try:
         image = blobs.load_mean(mean)
     except OSError as error:
-        raise DataError(f"the mean image cannot be read ({(error.strerror or '').lower()})", path=mean) from None
+        raise cannot_read(error, "the mean image", mean) from None
     if image.ndim not in (3, 4) or (image.ndim == 4 and len(image) != 1):
         raise DataError("this is not a mean image", path=mean, got=image.shape, want="(C, H, W) or (1, C, H, W)")
     return [float(f"{value:.6g}") for value in image.reshape(image.shape[-3], -1).mean(1, dtype="float64")]
@@ -340,10 +340,5 @@ def load_names(path: StrPath) -> list[str]:
     Raises:
         DataError: If the file cannot be read, or is not UTF-8.
     """
-    try:
-        text = files.read_regular(path, _MOST_NAMES).decode()
-    except OSError as error:
-        raise DataError(f"the class names cannot be read ({(error.strerror or '').lower()})", path=path) from None
-    except UnicodeDecodeError:
-        raise DataError("the class names are not UTF-8", path=path) from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = files.read_list(path, "the class names", "a name in each line", _MOST_NAMES)
+    return [line.strip() for line in lines if line.strip()]

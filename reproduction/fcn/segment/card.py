@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import StrPath, cannot_read
 from reproduction.caffe.formats import files, hashes, json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
@@ -288,7 +288,7 @@ def load_card(path: StrPath) -> Card:
     try:
         return json_file.load(path, Card, _NOT_A_CARD, version=FORMAT_VERSION)
     except OSError as error:
-        raise DataError(f"the card cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
+        raise cannot_read(error, "the card", path) from None
 
 
 def parse_card(text: str, path: StrPath = "<card>") -> Card:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError
+from reproduction.caffe.errors import DataError, cannot_read
 from reproduction.caffe.formats import files, hashes, image_files, json_file, prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
@@ -158,8 +158,7 @@ def make_record(
     try:
         images = {kind: hashes.hash_file(path) for kind, path in pictures.items()}
     except OSError as error:
-        problem = f"the image cannot be read ({(error.strerror or str(error)).lower()})"
-        raise DataError(problem, path=error.filename) from None
+        raise cannot_read(error, "the image", error.filename) from None
     return ResultRecord(card.net, weights, precision, images, list_endings(card, options))
 
 

@@ -81,8 +81,8 @@ LISTS = [
     (b"a\n.hidden\n", "line 2 is not an id; got '.hidden', want one id a line."),
     (b"<!DOCTYPE html>\n", "line 1 is not an id; got '<!DOCTYPE html>', want one id a line."),
     (b"x" * 300, "line 1 is not an id; got '" + "x" * 60 + "', want one id a line."),
-    (b"\xff\xfe\0a", "the split is not a text file; want one id a line."),
-    (b"a\n" * (1 << 23) + b"b", "line 1 is not an id; got '<more>', want one id a line."),
+    (b"\xff\xfe\0a", "this is not a text file; got byte 0xff at 0, want one id a line."),
+    (b"a\n" * (1 << 23) + b"b", "the file is too large; want at most 16,777,216 bytes."),
 ]
 
 

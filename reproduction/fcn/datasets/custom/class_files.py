@@ -19,7 +19,6 @@ from reproduction.fcn.datasets.base import VOID
 
 _LISTS = ("classes.txt", "class_names.txt", "codes.txt", "_classes.csv", "train/_classes.csv")
 _PALETTES = ("palette.txt", "labelmap.txt")
-_MOST_BYTES = 1 << 20
 
 
 def find_class_list(root: Path) -> Path | None:
@@ -43,16 +42,14 @@ def read_class_list(path: StrPath) -> tuple[str, ...]:
     """
     if Path(path).suffix.lower() != ".csv":
         return layouts.read_class_names(path)
+    want = "a heading, and lines of a pixel value (0, 1, 2 ...) and a name"
+    lines = files.read_list(path, "the names of the classes", want)
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(files.read_text(path, _MOST_BYTES).splitlines())]
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"the names of the classes cannot be read ({reason})", path=path) from None
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
     except csv.Error as error:
         raise DataError(f"not a table of classes: {error}", path=path) from None
     names = [row[1] for row in rows[1:] if len(row) == 2]
     values = [row[0] for row in rows[1:] if len(row) == 2]
     if not 0 < len(names) < VOID or values != [str(i) for i in range(len(names))] or len(set(names)) < len(names):
-        want = "a heading, and lines of a pixel value (0, 1, 2 ...) and a name"
         raise DataError("not a table of classes", path=path, want=want)
     return tuple(names)

@@ -30,8 +30,6 @@ Reading = Palette | Literal["indices"] | None
 VOID_NAME = "void"
 VOC = "voc"
 INDICES: Final = "indices"
-#: The largest palette file that is read; a palette has at most 255 lines.
-MOST_BYTES = 1 << 20
 #: The number of colours that are counted in labels; far above any number of classes.
 MOST_COLOURS = 4096
 VOCS_CLASSES = 21
@@ -69,14 +67,8 @@ def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
         if names is None:
             raise DataError("VOC's colours need the names of the classes", remedy="Name their file by --classes.")
         return voc_palette(names)
-    try:
-        text = files.read_regular(path, MOST_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"the palette cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
-    except UnicodeDecodeError:
-        raise DataError("the palette is not a text file", path=path, want="lines of R G B name") from None
     found: dict[str, RGB] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(files.read_list(path, "the palette", "lines of R G B name"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         if match := _CVAT.fullmatch(line.strip()):

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reproduction.caffe.errors import DataError
+from reproduction.caffe.errors import DataError, cannot_read
 from reproduction.caffe.formats import image_files, json_file
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets.base import VOID
@@ -66,8 +66,7 @@ def load_cached(path: Path, load: Callable[[Path, int, int], T]) -> T:
         stat = path.stat()
         return load(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"the annotations cannot be read ({reason})", path=path) from None
+        raise cannot_read(error, "the annotations", path) from None
 
 
 class Annotations(ABC):

@@ -85,10 +85,13 @@ def test_what_is_no_palette_is_refused(tmp_path):
 
 
 def test_a_palette_that_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"the palette cannot be read \(no such file or directory\)\.$"):
+    with pytest.raises(
+        DataError,
+        match=r"the palette cannot be read \(no such file or directory\); want a file, lines of R G B name\.$",
+    ):
         color_labels.load(tmp_path / "none.txt")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="the palette is not a text file; want lines of R G B name"):
+    with pytest.raises(DataError, match="not a text file; got byte 0xff at 0, want lines of R G B name"):
         color_labels.load(tmp_path / "b.txt")
     with pytest.raises(DataError, match="VOC's colours need the names of the classes"):
         color_labels.load("voc")

@@ -307,7 +307,6 @@ def test_a_tree_names_its_classes(tmp_path):
         (b" \n\n", "no name"),
         (b"background\nfish\nfish \n", "'fish' again on line 3"),
         (b"background\n \nfish\n", "a blank on line 2"),
-        (b"\xff\xfe", "no name"),
         (b"".join(b"%d\n" % i for i in range(256)), "256 names"),
     ],
 )
@@ -322,6 +321,12 @@ def test_what_is_no_list_of_classes_is_an_error(tmp_path, text, got):
         layouts.read_class_names("cat,dog")
     reason = "the names of the classes cannot be read (no such file or directory)"
     assert str(error.value) == f"cat,dog: {reason}; want a file, one name a line, at most 255, none twice."
+
+
+def test_a_list_of_classes_that_is_not_text_is_an_error(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not a text file; got byte 0xff at 0, want one name a line"):
+        layouts.read_class_names(tmp_path / "classes.txt")
 
 
 def test_labels_are_held_against_the_classes_of_their_tree(root, small, tmp_path):
