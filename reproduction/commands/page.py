@@ -19,7 +19,6 @@ from reproduction.commands.options import add_data, make_parser
 from reproduction.commands.terminal import note, say
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.nets import registry
-from reproduction.fcn.reproduce import pipeline
 from reproduction.report import page, record, training, training_history
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import ScoreReport
@@ -63,7 +62,7 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
         try:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
-            dataset = pipeline.open_dataset(registry.find_net(net.net), data)
+            dataset = registry.open_test_split(registry.find_net(net.net), data)
             if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
                 raise DataError("it has other classes than these scores", path=dataset.tree)
             if report.split and hashes.hash_lines(dataset.ids) != report.split.sha1:

@@ -8,7 +8,6 @@ from reproduction.fast import compiler, precisions
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import net_files, registry
-from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring.score import compute_scores, confusion_matrix
 from reproduction.fcn.segment import any_net
 from tests.helpers.parity import relative
@@ -24,7 +23,7 @@ def pictures(tmp_path_factory):
         for name, value in {"TRAIN": 2, "VAL": 16, "IN_BOTH": 1, "OBJECTS": {"train": 2, "val": 2}}.items():
             patch.setattr(mini_voc, name, value)
         mini_voc.generate(root)
-        dataset = pipeline.open_dataset(registry.find_net("mini-fcn8s"), root)
+        dataset = registry.open_test_split(registry.find_net("mini-fcn8s"), root)
         return [dataset[i] for i in range(len(dataset))]
 
 

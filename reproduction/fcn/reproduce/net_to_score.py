@@ -46,7 +46,7 @@ class NetToScore:
     @cached_property
     def weights_sha256(self) -> str:
         """The SHA-256 of the weights file."""
-        return hashes.compute_hashes(self.weights, ["sha256"])["sha256"]
+        return hashes.hash_file(self.weights)
 
 
 def is_trained_folder(name_or_folder: str) -> bool:

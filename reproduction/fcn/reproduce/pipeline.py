@@ -31,10 +31,6 @@ from reproduction.fcn.segment import any_net
 _NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
 
 
-def _return_net(net: Net) -> evaluate.Scorer:
-    return net
-
-
 @dataclass(frozen=True)
 class ScoringPlan:
     """What a scoring run needs: the source of data and weights, folders, and options.
@@ -53,7 +49,7 @@ class ScoringPlan:
     out: Path
     device: str = "cpu"
     limit: int | None = None
-    prepare: Callable[[Net], evaluate.Scorer] = _return_net
+    prepare: Callable[[Net], evaluate.Scorer] = lambda net: net
 
 
 @dataclass(frozen=True)
@@ -90,19 +86,6 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[NetRecord]:
     return nets or [record for record in datasets.NETS.values() if record.dataset.name == name]
 
 
-def open_dataset(record: NetRecord, root: Path) -> Dataset:
-    """Open the split of a data set that a net is scored on.
-
-    Args:
-        record: the record of the net.
-        root: the data root.
-
-    Raises:
-        DataError: If the data set is not below ``root``.
-    """
-    return registry.open_test_split(record, root)
-
-
 def open_complete_dataset(record: NetRecord, root: Path, drawing: Progress | None = None) -> Dataset:
     """Open the data set that a net is scored on, after drawing its images if it is one that is drawn.
 
@@ -117,7 +100,7 @@ def open_complete_dataset(record: NetRecord, root: Path, drawing: Progress | Non
     if draw := record.dataset.draw:
         root.mkdir(parents=True, exist_ok=True)
         draw(root, drawing)
-    dataset = open_dataset(record, root)
+    dataset = registry.open_test_split(record, root)
     if missing := dataset.missing():
         raise DataError(f"{len(missing)} files are missing, the first is {missing[0]}", path=dataset.tree)
     return dataset
@@ -161,7 +144,7 @@ def require_available(plan: ScoringPlan, availability: Sequence[Availability]) -
 
 def _has_dataset(plan: ScoringPlan, record: NetRecord) -> bool:
     try:
-        return not open_dataset(record, plan.roots.data).missing(plan.limit)
+        return not registry.open_test_split(record, plan.roots.data).missing(plan.limit)
     except DataError:
         return False
 
@@ -180,7 +163,7 @@ def fetch_dataset(plan: ScoringPlan, record: NetRecord, callbacks: Callbacks) ->
     for _ in plan.source.data(plan.roots, callbacks):
         if _has_dataset(plan, record):  # else the next step may fetch what is missing; the last attempt, below, raises
             break
-    return open_dataset(record, plan.roots.data)
+    return registry.open_test_split(record, plan.roots.data)
 
 
 def score_net(plan: ScoringPlan, record: NetRecord, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -186,53 +187,33 @@ class DrawnSource:
 
 
 @dataclass(frozen=True)
-class TrainedWeights:
-    """A source with the data of another source, and the weights of the user's trainings.
+class OwnWeights:
+    """A source with the data of another source, and weights files of the user.
 
     Attributes:
         base: the source of the data.
-        runs: the folder that contains a folder for each training.
+        find: a function that returns the weights file of a net, in any supported format, given its name.
     """
 
     base: Source
-    runs: Path
+    find: Callable[[str], Path]
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
     def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return the caffemodel that the training of a net wrote at its end.
-
-        Raises:
-            WeightsError: If the training has not ended.
-        """
-        path = recipes.final_model_path(record.name, self.runs)
-        if not path.is_file():
-            remedy = f"Train it: fcn train --net {record.name} --out {self.runs}."
-            raise WeightsError(f"no training of {record.name} has ended here", path=path, remedy=remedy)
-        return _hash_weights(path)
+        """Return the user's weights file of a net."""
+        return _hash_weights(self.find(record.name))
 
 
-@dataclass(frozen=True)
-class CustomWeights:
-    """A source with the data of another source, and one weights file that the user names.
-
-    Attributes:
-        base: the source of the data.
-        file: the weights file, in any supported format.
-    """
-
-    base: Source
-    file: Path
-
-    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Fetch or draw the data as the source ``base`` does, and yield as it does."""
-        return self.base.data(roots, callbacks)
-
-    def weights(self, record: NetRecord, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return the user's weights file, whatever the net."""
-        return _hash_weights(self.file)
+def _find_trained(runs: Path, net_name: str) -> Path:
+    """Return the caffemodel that the training of a net wrote at its end, below the folder of all trainings."""
+    path = recipes.final_model_path(net_name, runs)
+    if not path.is_file():
+        remedy = f"Train it: fcn train --net {net_name} --out {runs}."
+        raise WeightsError(f"no training of {net_name} has ended here", path=path, remedy=remedy)
+    return path
 
 
 #: The data sets that are drawn, with the functions that draw them.
@@ -277,5 +258,5 @@ def find_source(
     if weights_file is not None:
         if not weights_file.is_file():  # checked before anything is downloaded
             raise WeightsError("there is no such weights file", path=weights_file)
-        return CustomWeights(source, weights_file)
-    return source if runs is None else TrainedWeights(source, runs)
+        return OwnWeights(source, lambda net_name: weights_file)
+    return source if runs is None else OwnWeights(source, partial(_find_trained, runs))

@@ -183,7 +183,7 @@ def test_weights_can_be_read_from_the_copy_of_pytorch_fcn(plan, host, tmp_path, 
     dataset = pipeline.fetch_dataset(plan, published, Callbacks())
     by_copy = pipeline.score_net(plan, published, dataset, Callbacks())
     caffemodel = thin_nets.write(tmp_path / "mine.caffemodel", name)
-    own = replace(plan, source=sources.CustomWeights(plan.source, caffemodel))
+    own = replace(plan, source=sources.OwnWeights(plan.source, lambda net_name: caffemodel))
     by_caffemodel = pipeline.score_net(own, published, dataset, Callbacks())
     np.testing.assert_array_equal(
         by_copy.evaluation.scores["label"].confusion, by_caffemodel.evaluation.scores["label"].confusion

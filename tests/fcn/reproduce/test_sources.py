@@ -10,7 +10,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, DrawnSource, TrainedWeights, WeightsFile
+from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, DrawnSource, WeightsFile
 
 ROW = mini_nets.NETS["mini-fcn8s"]
 
@@ -58,7 +58,7 @@ def test_weights_of_this_project_are_found_or_can_be_trained(roots, monkeypatch)
 
 
 def test_a_training_brings_its_own_weights(roots, tmp_path):
-    source = TrainedWeights(sources.find_source("mini", local_files.load_manifest()), tmp_path / "runs")
+    source = sources.find_source("mini", local_files.load_manifest(), runs=tmp_path / "runs")
     path = tmp_path / "runs/mini-fcn8s/mini-fcn8s.caffemodel"
     with pytest.raises(WeightsError) as error:
         source.weights(ROW, roots, Callbacks())
