@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from reproduction.caffe.net import net_info
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.experiments import dense_output
 from reproduction.fcn.experiments.runs import Measured, Settings
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import mini_nets, receptive_field, registry
+from reproduction.fcn.nets import forward_time, mini_nets, receptive_field, registry
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.segment import any_net
 
@@ -56,33 +57,21 @@ def compare_windows(settings: Settings) -> list[Measured]:
         for count, side in ((1, window), (_BATCH, window), (1, size))
     )
     outputs = image.blob_shapes["score_fr"][2] * image.blob_shapes["score_fr"][3]
-    progress = settings.progress("windows", "pass")
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for trial in range(_TRIALS):
-        for times, net in zip(seconds, (batch, image), strict=True):
-            times.append(_time(net, torch.zeros(net.blob_shapes["data"])))
-        progress(trial + 1, _TRIALS)
-    rows = (("a window", one, 1, median(seconds[0]) / _BATCH), ("the image", image, outputs, median(seconds[1])))
-    return [
-        Measured(
-            label,
-            {
-                "outputs": [float(count)],
-                "products_millions": [dense_output.count_products(net) / 1e6],
-                "products_an_output_millions": [dense_output.count_products(net) / 1e6 / count],
-                "forward_ms": [1000 * each],
-                "an_output_ms": [1000 * each / count],
-            },
-        )
-        for label, net, count, each in rows
-    ]
+    passes = {net: partial(net, {"data": torch.zeros(net.blob_shapes["data"])}) for net in (batch, image)}
+    seconds = forward_time.time_in_turns(passes, _TRIALS, settings.progress("windows", "pass"))
+    rows = (("a window", one, 1, seconds[batch] / _BATCH), ("the image", image, outputs, seconds[image]))
+    found = []
+    for label, net, count, each in rows:
+        products = net_info.count_products(net) / 1e6
+        figures = {"outputs": count, "products_millions": products, "products_an_output_millions": products / count}
+        figures |= {"forward_ms": 1000 * each, "an_output_ms": 1000 * each / count}
+        found.append(_make_row(label, **figures))
+    return found
 
 
-def _time(net: Net, image: Tensor) -> float:
-    with torch.inference_mode():
-        start = time.process_time()
-        net({"data": image})
-        return time.process_time() - start
+def _make_row(label: str, **figures: float) -> Measured:
+    """Return a row of figures that no seed changes."""
+    return Measured(label, {column: [float(value)] for column, value in figures.items()})
 
 
 def compare_dense_outputs(settings: Settings) -> list[Measured]:
@@ -122,25 +111,21 @@ def _compare_at(stride: int, net_param: NetParameter, blob: str, name: str, sett
     stitched, stitch_s = _run(lambda: dense_output.shift_and_stitch(compute, image, stride))
     rarefied, rarefy_s = _run(lambda: dense(image))
     difference = float((stitched - rarefied).abs().max() / stitched.abs().max())
-    products = dense_output.count_products(net)
+    products, dense_products = net_info.count_products(net) * stride**2 / 1e6, dense.count_products(side, side) / 1e6
     return [
-        Measured(
+        _make_row(
             f"stride {stride}, shift-and-stitch",
-            {
-                "passes": [float(stride**2)],
-                "products_millions": [products * stride**2 / 1e6],
-                "cpu_s": [stitch_s],
-                "difference": [0.0],
-            },
+            passes=stride**2,
+            products_millions=products,
+            cpu_s=stitch_s,
+            difference=0,
         ),
-        Measured(
+        _make_row(
             f"stride {stride}, filter rarefaction",
-            {
-                "passes": [1.0],
-                "products_millions": [dense.count_products(side, side) / 1e6],
-                "cpu_s": [rarefy_s],
-                "difference": [difference],
-            },
+            passes=1,
+            products_millions=dense_products,
+            cpu_s=rarefy_s,
+            difference=difference,
         ),
     ]
 

@@ -169,9 +169,3 @@ def _pool(window: Window, spread: int) -> _Step:
         lambda image: functional.max_pool2d(image, window.kernel, stride=1, dilation=spread),
         spread * (window.kernel - 1),
     )
-
-
-def count_products(net: Net) -> int:
-    """Return how many times a forward pass of a net multiplies an input by a weight, for the shapes of its inputs."""
-    steps = [(net.layer_at(node), [net.blob_shapes[bottom] for bottom in node.bottoms]) for node in net.graph.nodes]
-    return sum(layer.products(shapes) for layer, shapes in steps if layer is not None)

@@ -23,10 +23,6 @@ from reproduction.fcn.train.sample_changes import CueMask
 from reproduction.fcn.train.training import TrainingCallbacks
 
 
-def _keep(recipe: Recipe, data: Path) -> Recipe:
-    return recipe
-
-
 @dataclass(frozen=True)
 class Variant:
     """A net that an experiment trains: a net of the data set, with a changed recipe.
@@ -43,7 +39,7 @@ class Variant:
 
     suffix: str
     net: str | Callable[[str], NetRecord] = "fcn32s"
-    change: Callable[[Recipe, Path], Recipe] = _keep
+    change: Callable[[Recipe, Path], Recipe] = lambda recipe, data: recipe
     iterations: int = 300
     needs: tuple[Variant, ...] = ()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError, did_you_mean
@@ -125,6 +126,16 @@ def _sgd(batch: int, momentum: float) -> Callable[[Recipe, Path], Recipe]:
     return change
 
 
+def _rise(*labels: str, column: str = "mean_iu") -> tuple[Claim, ...]:
+    """Return the claims that each of some rows is worse than the next one."""
+    return tuple(Claim(first, "below", second, column) for first, second in pairwise(labels))
+
+
+def _gain_nothing(labels: Sequence[str], *others: str) -> tuple[Claim, ...]:
+    """Return the claims that each of some rows gains nothing over each of others."""
+    return tuple(Claim(first, "no better", second) for first in labels for second in others)
+
+
 #: FCN-32s-fixed, of which only the score layer learns.
 FIXED = Variant("fixed", change=lambda recipe, data: ablations.fix_all_but_scores(recipe))
 _WHOLE = Variant("whole")
@@ -167,11 +178,7 @@ _LIST = (
             "all layers": (PAMI, "VOC 2011 val", "FCN-32s"),
             **{f"pool{number}": (PAMI, "VOC 2011 val", f"FCN-pool{number}") for number in _POOLS},
         },
-        claims=(
-            Claim("pool5", "below", "all layers"),
-            Claim("pool4", "below", "pool5"),
-            Claim("pool3", "below", "pool4"),
-        ),
+        claims=_rise("pool3", "pool4", "pool5", "all layers")[::-1],
     ),
     Experiment(
         "skips",
@@ -198,10 +205,7 @@ _LIST = (
             "fixed": Trial(Variant("whole", "fcn8s", iterations=_FEW)),
             "nearest": Trial(Variant("", ablated_nets.upsample_nearest, iterations=_FEW)),
         },
-        claims=(
-            Claim("learned", "no better", "fixed"),
-            Claim("nearest", "no better", "fixed"),
-        ),
+        claims=_gain_nothing(["learned", "nearest"], "fixed"),
     ),
     Experiment(
         "scores",
@@ -232,10 +236,7 @@ _LIST = (
             "online (1 image, 0.9)": (PAMI, "optimisation", "FCN-online"),
             "heavy (1 image, 0.99)": (PAMI, "optimisation", "FCN-heavy"),
         },
-        claims=(
-            Claim("accumulated (20 images, 0.9)", "below", "online (1 image, 0.9)"),
-            Claim("online (1 image, 0.9)", "below", "heavy (1 image, 0.99)"),
-        ),
+        claims=_rise("accumulated (20 images, 0.9)", "online (1 image, 0.9)", "heavy (1 image, 0.99)"),
     ),
     Experiment(
         "patches",
@@ -250,10 +251,7 @@ _LIST = (
             "whole images": Trial(_WHOLE),
             "as many whole images": Trial(Variant("pairs", change=_enlarge_batch)),
         },
-        claims=(
-            Claim("patches", "no better", "whole images"),
-            Claim("patches", "no better", "as many whole images"),
-        ),
+        claims=_gain_nothing(["patches"], "whole images", "as many whole images"),
     ),
     Experiment(
         "balance",
@@ -277,7 +275,7 @@ _LIST = (
             "mirrored and jittered": Trial(Variant("jitter", change=_add(Augmentation()))),
             "neither": Trial(_WHOLE),
         },
-        claims=(Claim("mirrored", "no better", "neither"), Claim("mirrored and jittered", "no better", "neither")),
+        claims=_gain_nothing(["mirrored", "mirrored and jittered"], "neither"),
     ),
     Experiment(
         "masks",
@@ -321,10 +319,7 @@ _LIST = (
         columns=("nearest_iu", "bilinear_iu"),
         printed={factor: (CVPR, "upper bounds", factor) for factor in ("128", "64", "32", "16", "8", "4")},
         printed_columns={"bilinear_iu": "mean_iu"},
-        claims=tuple(
-            Claim(first, "below", second, "bilinear_iu")
-            for first, second in (("128", "64"), ("64", "32"), ("32", "16"), ("16", "8"), ("8", "4"))
-        ),
+        claims=_rise("128", "64", "32", "16", "8", "4", column="bilinear_iu"),
     ),
     Experiment(
         "windows",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import fmean, median
+from typing import TypeVar
 
 import torch
 
 from reproduction.caffe.net import net_info
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.nets import registry
+
+T = TypeVar("T")
 
 
 def measure_forward_time(
@@ -78,16 +82,30 @@ def measure_in_turns(
         net = _build(net_param, sizes[name])
         inputs = {blob: torch.randn(net.blob_shapes[blob], generator=generator) for blob in net.inputs}
         passes[name] = partial(net, inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in nets}
+    return time_in_turns(passes, rounds)
+
+
+def time_in_turns(
+    passes: Mapping[T, Callable[[], object]], rounds: int, progress: Progress = lambda done, total: None
+) -> dict[T, float]:
+    """Return the median CPU seconds of a call of several functions, which are called in turns, with one thread.
+
+    Args:
+        passes: The functions by any keys, such as the passes of nets by name.
+        rounds: How many times each is timed, after one untimed call.
+        progress: Called with the number of rounds done, that of the untimed calls included, and their total.
+    """
+    seconds: dict[T, list[float]] = {key: [] for key in passes}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for _ in range(rounds + 1):
-                for name, run in passes.items():
+            for done in range(rounds + 1):
+                for key, run in passes.items():
                     start = time.process_time()
                     run()
-                    seconds[name].append(time.process_time() - start)
+                    seconds[key].append(time.process_time() - start)
+                progress(done + 1, rounds + 1)
     finally:
         torch.set_num_threads(threads)
-    return {name: median(found[1:]) for name, found in seconds.items()}
+    return {key: median(found[1:]) for key, found in seconds.items()}

@@ -5,6 +5,7 @@ import torch
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net import net_info
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.experiments import dense_output
@@ -55,14 +56,14 @@ def test_they_are_equal_for_the_layers_of_vgg16_up_to_the_third_pooling():
     net_param = dense_output.drop_padding(dense_output.cut_before(whole, "score_pool3"))
     net, dense = compare(net_param, "score_pool3", 8, 44, 51, 3)
     assert [layer.name for layer in net_param.layer][-1] == "score_pool3"
-    assert dense.count_products(44, 44) >= dense_output.count_products(net)
+    assert dense.count_products(44, 44) >= net_info.count_products(net)
 
 
 def test_without_subsampling_one_shift_is_the_net_itself():
     net_param = parse(SMALL.replace("stride: 2", "stride: 1").replace("stride: 3", "stride: 1"))
     _, dense = compare(net_param, "score", 1, 7, 9, 2)
     net = Net(net_param, inputs={"data": (1, 2, 9, 9)})
-    assert dense.count_products(9, 9) == dense_output.count_products(net)
+    assert dense.count_products(9, 9) == net_info.count_products(net)
 
 
 def test_a_layer_that_rarefaction_does_not_cover_is_an_error():
