@@ -31,7 +31,7 @@ help: ## print this list
 	@echo
 	@echo "Commands, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md explains how to use your own images:"
 	@echo
-	@awk -F '"' '/^}/{exit} /^    "[a-z-]+": Command\(/{printf "  fcn %-20s %s\n", $$2, $$6}' reproduction/commands/program.py
+	@awk -F '"' '/^}/{exit} /^    "[a-z-]+": "/{printf "  fcn %-20s %s\n", $$2, $$4}' reproduction/commands/program.py
 
 setup: $(READY) ## create .venv with the versions of constraints.txt (1 minute, 0.3 GB to download, 1.3 GB on disk; more with CUDA)
 

@@ -7,50 +7,35 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from typing import NamedTuple
 
 from reproduction import __version__
 from reproduction.commands import start
 from reproduction.commands.terminal import fail, say
 from reproduction.fcn import folders
 
-
-class Command(NamedTuple):
-    """A sub-command.
-
-    Attributes:
-        module: Its module in this package; it has ``main``, and its docstring is the help.
-        summary: What it does, in one line.
-    """
-
-    module: str
-    summary: str
-
-
-#: The sub-commands, by what the user types. A module is imported when its sub-command runs, because most need torch.
+#: What each sub-command does, by what the user types. Its module has ``main``, and the module's docstring is the help.
+#: A module is imported when its sub-command runs, because most need torch.
 COMMANDS = {
-    "reproduce": Command("reproduce", "score the nets of a data set and compare them with the paper"),
-    "infer": Command("infer", "segment images: label map, overlay and legend"),
-    "evaluate": Command("evaluate", "score a net on a data set"),
-    "train": Command("train", "train a net by its published recipe, on published data or your own images"),
-    "convert": Command("convert", "list the weights of a file, and convert them to another format"),
-    "export": Command("export", "write a net as ONNX or as a program of torch.export, and check it"),
-    "info": Command("info", "describe prototxts and caffemodels, and whether they run here"),
-    "fetch": Command("fetch", "download published weights and data sets"),
-    "check-data": Command("check_data", "check your own images and labels before a training"),
-    "page": Command("page", "write the page of a training or of scores again"),
-    "verify": Command("verify", "check without a data set whether weights are those of a published net"),
-    "caffe": Command("caffe", "make `import caffe` import this project, in every program of an environment"),
-    "compare": Command("compare", "train nets at an equal budget on drawn images, and compare them on a page"),
-    "tables": Command("tables", "compute the paper's other tables"),
-    "experiments": Command(
-        "experiments", "run the paper's experiments, such as nets without skips or with masked images"
-    ),
+    "reproduce": "score the nets of a data set and compare them with the paper",
+    "infer": "segment images: label map, overlay and legend",
+    "evaluate": "score a net on a data set",
+    "train": "train a net by its published recipe, on published data or your own images",
+    "convert": "list the weights of a file, and convert them to another format",
+    "export": "write a net as ONNX or as a program of torch.export, and check it",
+    "info": "describe prototxts and caffemodels, and whether they run here",
+    "fetch": "download published weights and data sets",
+    "check-data": "check your own images and labels before a training",
+    "page": "write the page of a training or of scores again",
+    "verify": "check without a data set whether weights are those of a published net",
+    "caffe": "make `import caffe` import this project, in every program of an environment",
+    "compare": "train nets at an equal budget on drawn images, and compare them on a page",
+    "tables": "compute the paper's other tables",
+    "experiments": "run the paper's experiments, such as nets without skips or with masked images",
 }
-#: Earlier names, which still work but are not listed.
+#: Earlier names, which still work but are not listed: the sub-command, and the arguments that precede the user's.
 EARLIER = {
-    "export-onnx": Command("export_onnx", "the same as export"),
-    "export-program": Command("export_program", "the same as export --format program"),
+    "export-onnx": ("export", "--format", "onnx"),
+    "export-program": ("export", "--format", "program"),
 }
 HELP, VERSION = ("-h", "--help"), "--version"
 
@@ -63,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     start.begin()
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or [""]
-    if found := COMMANDS.get(name) or EARLIER.get(name):
-        module = import_module(f"reproduction.commands.{found.module}")
-        start.run(partial(module.main, rest))
+    command, *first = EARLIER.get(name, (name,))
+    if command in COMMANDS:
+        module = import_module(f"reproduction.commands.{command.replace('-', '_')}")
+        start.run(partial(module.main, [*first, *rest]))
     start.run(partial(_describe, name))
 
 
@@ -86,7 +72,7 @@ def _describe(name: str) -> int:
         "",
         "Fully convolutional networks, reproduced from Caffe in PyTorch.",
         "",
-        *(f"  {command:{width}}  {about.summary}" for command, about in COMMANDS.items()),
+        *(f"  {command:{width}}  {summary}" for command, summary in COMMANDS.items()),
         "",
         f"`{program} COMMAND --help` explains a command, with examples.",
         f"weights/ and data/ are in {folders.find_home()}; {folders.HOME_VARIABLE} names another folder.",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
-from reproduction.commands import program, start
+from reproduction.commands import start
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.segment import card
@@ -54,7 +54,7 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
         "check-data", "train", "infer", "evaluate", "export", "convert",
     ]  # fmt: skip
     for _, name, *args in commands:
-        module = importlib.import_module(f"reproduction.commands.{program.COMMANDS[name].module}")
+        module = importlib.import_module(f"reproduction.commands.{name.replace('-', '_')}")
         monkeypatch.setenv("REPRODUCTION_HOME", str(photos))
         few = [re.sub(r"^\d+,\d+,\d+$", "3,2,2", arg) for arg in args]
         monkeypatch.setattr(sys, "argv", [name, *few])
@@ -98,7 +98,7 @@ def test_the_other_commands_of_the_page_name_options_that_there_are():
     for block in blocks("console"):
         for line in re.findall(r"^\$ fcn (.*)$", block, re.MULTILINE):
             name, *args = shlex.split(line)
-            text = "".join((COMMANDS / f"{file}.py").read_text() for file in (program.COMMANDS[name].module, "options"))
+            text = "".join((COMMANDS / f"{file}.py").read_text() for file in (name.replace("-", "_"), "options"))
             assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line
 
 
