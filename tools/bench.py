@@ -43,7 +43,7 @@ from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.graph import build_graph
-from reproduction.commands.options import add_device, positive, split_names
+from reproduction.commands.options import positive, shared_options, split_names
 from reproduction.fcn.nets.registry import PROTOTXT
 
 KINDS = ("forward", "train", "load", "scaling", "evaluate")
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders, as the table names them")
     every = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=positive, default=every, metavar="N", help="default all")
-    add_device(parser, choices=("cpu", "cuda"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), **shared_options()["--device"])
     parser.add_argument("--quick", action="store_true", help="96x96 pixels, U-Net 188x188, one round")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default reports/")
     parser.add_argument("--resume", action="store_true", help="skip what bench.json of --report has")

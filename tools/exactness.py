@@ -28,7 +28,7 @@ import torch
 from reproduction.caffe import devices, tested_devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.layers.exact import blas
-from reproduction.commands.options import add_device
+from reproduction.commands.options import add_shared
 from reproduction.commands.start import NOT_CHECKED
 
 sys.path.insert(0, str(ROOT))  # the golden files and their reader belong to the tests
@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="do not write the figures")
     parser.add_argument("--json", action="store_true", help="print the figures alone")
-    add_device(parser)
+    add_shared(parser, "--device")
     args = parser.parse_args()
     if args.device != "cpu":
         return check_on_device(args.device, record=not args.check)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_max_pixels, make_parser
+from reproduction.commands.options import add_shared, make_parser
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.datasets.custom import check, color_labels, folder, folder_report
 from reproduction.fcn.datasets.custom.folder_report import FolderReport, Problem
@@ -60,8 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--write-palette", type=Path, metavar="FILE", help="write the colours that were found there")
     parser.add_argument("--all", action="store_true", help=f"name every file, not {FEW} for each problem")
-    add_max_pixels(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_shared(parser, "--max-pixels", "--json")
     return parser
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_data, add_weights_folder, make_parser, positive
+from reproduction.commands.options import add_shared, make_parser, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets.mini import mini_voc
@@ -78,10 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     of_each = f"of each classifier; default: {default.classifier_iterations}"
     add("--classifier-iterations", **number, default=default.classifier_iterations, help=of_each)
     add("--processes", **number, default=2, help="that train at the same time, with one thread each; default: 2")
-    add_data(parser)
-    add_weights_folder(parser)
+    add_shared(parser, "--data", "--weights")
     add("-o", "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
-    add("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
+    add_shared(parser, "--report")
     add("--record", action="store_true", help="keep the scores in WEIGHTS/results/comparison")
     return parser
 

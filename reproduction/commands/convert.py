@@ -35,7 +35,7 @@ from reproduction.caffe.errors import ReproductionError, printable
 from reproduction.caffe.formats import hashes, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.commands.bars import Bars, bar
-from reproduction.commands.options import add_legacy_crop, add_max_pixels, make_parser
+from reproduction.commands.options import add_shared, make_parser
 from reproduction.commands.terminal import say, say_json
 from reproduction.fcn.nets.registry import PROTOTXT
 
@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input", type=_input, action="append", default=[], metavar="BLOB=NxCxHxW",
         help="the shape of an input that the net leaves to its data (default: images of 500x500)",
     )  # fmt: skip
-    add_legacy_crop(parser)
-    add_max_pixels(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_shared(parser, "--legacy-crop", "--max-pixels", "--json")
     return parser
 
 

@@ -32,16 +32,7 @@ from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars
 from reproduction.commands.net_options import add_net_options, has_net_options, load_described_net
-from reproduction.commands.options import (
-    add_data,
-    add_device,
-    add_max_pixels,
-    add_precision,
-    compiled,
-    make_parser,
-    positive,
-    precision,
-)
+from reproduction.commands.options import add_shared, compiled, make_parser, precision
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn import datasets
@@ -150,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--net", help=f"one of {', '.join(registry.NETS)}; or the folder that a training of --data left")
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    add_data(parser)
+    add_shared(parser, "--data")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
     parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own images: val)")
     parser.add_argument(
@@ -160,10 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
     parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.jsonl in --out")
-    add_device(parser)
-    add_precision(parser)
-    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
-    add_max_pixels(parser)
+    add_shared(parser, "--device", "--precision", "--limit", "--max-pixels")
     parser.add_argument(
         "--force", action="store_true", help="also score images that the published nets were trained on"
     )

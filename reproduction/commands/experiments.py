@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 
 from reproduction.commands.bars import Bars, say_above
-from reproduction.commands.options import add_data, add_device, add_weights_folder, make_parser, positive
+from reproduction.commands.options import add_shared, make_parser, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS
@@ -78,13 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("experiments", __doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"experiments, or {ALL}; and the data set, if it is not mini")
-    add_data(parser)
-    add_weights_folder(parser)
+    add_shared(parser, "--data", "--weights")
     add("-o", "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="default: runs/experiments")
-    add("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
+    add_shared(parser, "--report")
     add("--record", action="store_true", help="write the results next to the recorded scores of the data set instead")
     add("--seeds", type=positive, default=1, metavar="N", help="train each net with the seeds 1 to N; default: 1")
     add("--iterations", type=positive, metavar="N", help="updates of each training; default: those of the experiment")
-    add("--limit", type=positive, metavar="N", help="score the first N images only")
-    add_device(parser)
+    add_shared(parser, "--limit", "--device")
     return parser

@@ -66,7 +66,7 @@ from reproduction.commands.net_options import (
     read_net_options,
     require_weights,
 )
-from reproduction.commands.options import make_parser, split_names
+from reproduction.commands.options import add_shared, make_parser, split_names
 from reproduction.commands.start import NOT_CHECKED
 from reproduction.commands.terminal import say, say_json
 from reproduction.fcn.segment import any_net, card, export, segmenter
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outputs", type=split_names, metavar="NAMES", help="of a prototxt: the blobs to compute; default: its outputs"
     )
     add("--no-check", dest="check", action="store_false", help="write it without running it")
-    add("--json", action="store_true", help="print the result as JSON")
+    add_shared(parser, "--json")
     add_net_options(parser)
     return parser
 

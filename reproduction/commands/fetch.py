@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import make_parser
+from reproduction.commands.options import add_shared, make_parser
 from reproduction.commands.terminal import fail, note, say, say_json
 from reproduction.fcn import folders
 from reproduction.fcn.fetch import download, local_files
@@ -73,8 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
     )
     parser.add_argument("--check", action="store_true", help="ask every source for every file, print a table, and stop")
-    parser.add_argument("--mirror", metavar="URL|DIR|hf:OWNER/NAME", help="tried first (also REPRODUCTION_MIRROR)")
-    parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
+    add_shared(parser, "--mirror", "--manifest")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder, if elsewhere")

@@ -35,16 +35,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars, say_above
 from reproduction.commands.net_options import add_net_options, is_prototxt, load_described_net, require_weights
-from reproduction.commands.options import (
-    add_device,
-    add_engine,
-    add_max_pixels,
-    add_precision,
-    compiled,
-    make_parser,
-    positive,
-    precision,
-)
+from reproduction.commands.options import add_shared, compiled, make_parser, positive, precision
 from reproduction.commands.terminal import fail, note, say, say_json
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.card import describe_choice
@@ -172,12 +163,10 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", type=positive, metavar="N",
         help="compute up to N images of one size together; default: up to 8, with the pixels of one of 512 x 512",
     )  # fmt: skip
-    add_max_pixels(parser)
+    add_shared(parser, "--max-pixels")
     add("--json", action="store_true", help="print the results as JSON")
     add("-q", "--quiet", action="store_true", help="print no results, and show no progress bar")
-    add_device(parser)
-    add_precision(parser)
-    add_engine(parser)
+    add_shared(parser, "--device", "--precision", "--engine")
     add("--top", type=positive, default=5, metavar="N", help="of a classifier: how many classes to print; default: 5")
     add_net_options(parser)
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reproduction.commands.options import add_legacy_crop, split_names
+from reproduction.commands.options import add_shared, split_names
 from reproduction.commands.terminal import note
 from reproduction.fcn.nets import registry
 from reproduction.fcn.segment.any_net import AnyNet, NetOptions, load_any_net
@@ -67,7 +67,7 @@ def add_net_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
     if not any(action.dest == "legacy_crop" for action in parser._actions):
-        add_legacy_crop(parser)
+        add_shared(parser, "--legacy-crop")
 
 
 def read_net_options(args: argparse.Namespace) -> NetOptions:

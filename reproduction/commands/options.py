@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,65 +61,58 @@ class _MaxPixels(argparse.Action):
         image_files.set_max_pixels(values)
 
 
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--max-pixels``, which limits the size of the images that are opened."""
-    parser.add_argument(
-        "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
-        help="open images of up to N pixels; default: 100 million, which may take 1.6 GB",
-    )  # fmt: skip
-
-
-def add_data(parser: argparse.ArgumentParser, what: str = "the data root") -> None:
-    """Add the option ``--data``: the folder to which data sets are downloaded or drawn."""
-    _add_folder(parser, "--data", what, folders.find_data_root())
-
-
-def add_weights_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--weights`` of commands for several nets: the folder to which weights are downloaded."""
-    _add_folder(parser, "--weights", "the weights folder", folders.find_weights_folder())
-
-
-def _add_folder(parser: argparse.ArgumentParser, option: str, what: str, default: Path) -> None:
+def folder_option(what: str, default: Path) -> dict[str, Any]:
+    """Return the settings of an option for a folder, whose help shows the default; for ``add_argument``."""
     shown = str(default).replace("%", "%%")
-    parser.add_argument(option, type=Path, default=default, metavar="DIR", help=f"{what}; default: {shown}")
+    return {"type": Path, "default": default, "metavar": "DIR", "help": f"{what}; default: {shown}"}
 
 
-def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
-    """Add the option ``--device``; its help states whether CUDA was tested."""
-    remark = tested_devices.untested_note()
-    text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
-    parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
+def shared_options() -> dict[str, dict[str, Any]]:
+    """Return the options that several commands have: the settings for ``add_argument``, by flag.
 
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--precision``, which selects how the net is computed."""
-    described = "; ".join(f"{name}: {text}" for name, text in precisions.DESCRIPTIONS.items())
-    parser.add_argument(
-        "--precision", choices=precisions.DESCRIPTIONS, default="exact",
-        help=f"default: exact. {described}. If the device does not support it, the next more exact one is used",
-    )  # fmt: skip
-
-
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--engine``, which selects what computes the net on the CPU.
-
-    ``auto`` is not offered, since results would depend on times.
+    Of these, ``--engine`` does not offer ``auto``, since results would depend on times.
     """
-    parser.add_argument(
-        "--engine", choices=precisions.ENGINES[1:], default="torch",
-        help="what computes a net that segments, on the CPU; default: torch. The others need the extra fast. They are"
-        " faster for many nets and for bf16 if many images have the same size, since each size takes up to seconds to"
-        " prepare",
-    )  # fmt: skip
+    untested = tested_devices.untested_note()
+    described = "; ".join(f"{name}: {text}" for name, text in precisions.DESCRIPTIONS.items())
+    return {
+        "--data": folder_option("the data root", folders.find_data_root()),
+        "--device": {
+            "default": "cpu", "metavar": "DEVICE",
+            "help": "cpu (default) or cuda" + (f" ({untested})" if untested else ""),
+        },
+        "--engine": {
+            "choices": precisions.ENGINES[1:], "default": "torch",
+            "help": "what computes a net that segments, on the CPU; default: torch. The others need the extra fast."
+            " They are faster for many nets and for bf16 if many images have the same size, since each size takes up to"
+            " seconds to prepare",
+        },
+        "--json": {"action": "store_true", "help": "print the result as JSON"},
+        "--legacy-crop": {
+            "action": "store_true",
+            "help": "give Crop layers without an offset that of the Caffe of 2015, which aligns their bottoms; Caffe"
+            " 1.0 takes 0",
+        },
+        "--limit": {"type": positive, "metavar": "N", "help": "score the first N images only"},
+        "--manifest": {"type": Path, "help": "another weights/manifest.json (also REPRODUCTION_MANIFEST)"},
+        "--max-pixels": {
+            "type": positive, "action": _MaxPixels, "default": argparse.SUPPRESS, "metavar": "N",
+            "help": "open images of up to N pixels; default: 100 million, which may take 1.6 GB",
+        },
+        "--mirror": {"metavar": "URL|DIR|hf:OWNER/NAME", "help": "tried first (also REPRODUCTION_MIRROR)"},
+        "--precision": {
+            "choices": precisions.DESCRIPTIONS, "default": "exact",
+            "help": f"default: exact. {described}. If the device does not support it, the next more exact one is used",
+        },
+        "--report": {"type": Path, "default": Path("reports"), "metavar": "DIR", "help": "default: reports/"},
+        "--weights": folder_option("the weights folder", folders.find_weights_folder()),
+    }  # fmt: skip
 
 
-def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--legacy-crop``, for nets whose Crop layers rely on the Caffe of 2015."""
-    parser.add_argument(
-        "--legacy-crop", action="store_true",
-        help="give Crop layers without an offset that of the Caffe of 2015, which aligns their bottoms; Caffe 1.0"
-        " takes 0",
-    )  # fmt: skip
+def add_shared(parser: argparse._ActionsContainer, *flags: str) -> None:
+    """Add some of ``shared_options`` to a parser or a group of one."""
+    shared = shared_options()
+    for flag in flags:
+        parser.add_argument(flag, **shared[flag])
 
 
 def precision(args: argparse.Namespace) -> str:

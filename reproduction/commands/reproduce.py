@@ -40,16 +40,7 @@ from pathlib import Path
 
 from reproduction.caffe import devices, locks
 from reproduction.commands.bars import TerminalScreen
-from reproduction.commands.options import (
-    add_data,
-    add_device,
-    add_precision,
-    add_weights_folder,
-    compiled,
-    make_parser,
-    positive,
-    precision,
-)
+from reproduction.commands.options import add_shared, compiled, make_parser, positive, precision
 from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import fail, note, say
 from reproduction.fcn.datasets import SPECS
@@ -131,12 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("reproduce", __doc__)
     parser.add_argument("set", choices=SPECS, help="the data set")
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
-    add_device(parser)
-    add_precision(parser)
+    add_shared(parser, "--device", "--precision")
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; checks nothing")
-    add_data(parser)
-    add_weights_folder(parser)
-    parser.add_argument("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
+    add_shared(parser, "--data", "--weights", "--report")
     parser.add_argument(
         "--trained", type=Path, metavar="DIR", help="score the weights that fcn train wrote to this --out"
     )
@@ -144,6 +132,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
     parser.add_argument("--by", metavar="NAME", help="add the scores to the ledger, WEIGHTS/results, under your name")
     parser.add_argument("--json", action="store_true", help="print scores.json, and everything else on standard error")
-    parser.add_argument("--mirror", metavar="URL|DIR|hf:OWNER/NAME", help="tried first (also REPRODUCTION_MIRROR)")
-    parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
+    add_shared(parser, "--mirror", "--manifest")
     return parser

@@ -24,7 +24,7 @@ from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.commands.bars import Bars
 from reproduction.commands.experiments import measure
-from reproduction.commands.options import add_data, add_device, make_parser, positive
+from reproduction.commands.options import add_shared, make_parser, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS, NetRecord
@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("tables", __doc__)
     parser.add_argument("set", nargs="?", default="mini", choices=SPECS, help="the data set; default: mini")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
-    add_data(parser)
+    add_shared(parser, "--data")
     parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
-    add_device(parser)
+    add_shared(parser, "--device")
     parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
     parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
     fixed = "train the net whose last layer alone learns, to runs/tables"
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/tables"), metavar="DIR", help="of it; default: runs/tables"
     )
-    parser.add_argument("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
+    add_shared(parser, "--report")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -36,16 +36,7 @@ from typing import Any
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.commands.bars import Bars, say_above
-from reproduction.commands.options import (
-    add_data,
-    add_device,
-    add_legacy_crop,
-    add_max_pixels,
-    make_parser,
-    positive,
-    split_counts,
-    split_names,
-)
+from reproduction.commands.options import add_shared, folder_option, make_parser, positive, split_counts, split_names
 from reproduction.fcn import folders
 from reproduction.fcn.datasets.custom import own_images
 from reproduction.fcn.fetch.local_files import FileRoots
@@ -182,16 +173,16 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
     what.add_argument("--stages", metavar="NET,NET", type=split_names, help="several, in this order")
     add("--solver", **file, help="a solver's prototxt, whose nets are trained")
-    add_legacy_crop(parser)
+    add_shared(parser, "--legacy-crop")
     add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
     scratch = "start from random weights, as the prototxt's fillers set them; BatchNorm normalizes by the batch"
     add("--scratch", action="store_true", help=scratch)
-    add_data(parser, f"the data root, or a folder {own}")
+    add("--data", **folder_option(f"the data root, or a folder {own}", folders.find_data_root()))
     add("--classes", **file, help=f"names of the classes {own}")
     add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")
     add("--side", type=int, default=own_images.SIDE, metavar="N", help=side)
     add("-o", "--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
-    add_device(parser)
+    add_shared(parser, "--device")
     add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
     add("--snapshot", **number, help="updates between snapshots")
     add("--keep", **number, help="keep only the newest N snapshots of each net; default: all")
@@ -210,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--balance", action="store_true", help="weigh each class by the inverse of its share of the training pixels")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, to NET/tensorboard in --out")
     add("--check", action="store_true", help="check every label first, not only a few")
-    add_max_pixels(parser)
+    add_shared(parser, "--max-pixels")
     add("--force", action="store_true", help="train even if the checks before the start fail")
     add("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress bars")
     return parser

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from reproduction.caffe import devices
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import make_parser
+from reproduction.commands.options import add_shared, make_parser
 from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.fetch import local_files
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("verify", __doc__)
     parser.add_argument("net", metavar="NET", help=f"one of {', '.join(registry.NETS)}")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
+    add_shared(parser, "--manifest")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, with versions and date")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     return parser
