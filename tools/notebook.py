@@ -44,8 +44,7 @@ def main() -> None:
     except CellExecutionError as error:
         raise ReproductionError(f"a cell failed with {error.ename}: {error.evalue}", place=str(path)) from None
     notebook.metadata[KEY] = hash_code(notebook.cells)
-    with files.open_atomic(path) as file:
-        file.write((nbformat.writes(notebook, indent=1).rstrip() + "\n").encode())
+    files.write_text(path, nbformat.writes(notebook, indent=1).rstrip() + "\n")
 
 
 def hash_code(cells: list[dict[str, Any]]) -> str:

@@ -90,8 +90,7 @@ def _write_figure(name: str, target: Path, args: argparse.Namespace) -> None:
         net_param, _ = prototxt.load_net(path, dialect=args.dialect)
         net_param.name = net_param.name or (name if _is_name(name) else path.stem)
         text = figure.draw_net(net_param, args.side or figure.SIDE)
-    with files.open_atomic(target) as file:
-        file.write(text.encode())
+    files.write_text(target, text)
     note(f"wrote {target}")
 
 

@@ -231,8 +231,7 @@ def write_comparison(comparison: Comparison, path: StrPath) -> None:
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    with files.open_atomic(path) as file:
-        file.write(format_comparison(comparison).encode())
+    files.write_text(path, format_comparison(comparison))
 
 
 def record_comparison(comparison: Comparison, folder: StrPath) -> Path:

@@ -43,8 +43,7 @@ def write_page(comparison: Comparison, galleries: Mapping[str, Gallery], path: S
         spread=_find_spread(ranked),
         schedule=_describe_schedule(comparison.iterations),
     )
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
+    files.write_text(path, text)
 
 
 def _describe_schedule(iterations: int) -> str:

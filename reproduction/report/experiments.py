@@ -128,8 +128,7 @@ def write_results(
         texts["experiments.html"] = page.render_template("experiments.html", title=SPECS[set_name].title, tables=found)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        with files.open_atomic(folder / name) as file:
-            file.write(text.encode())
+        files.write_text(folder / name, text)
     return texts
 
 

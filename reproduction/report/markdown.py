@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import StrPath, printable
-from reproduction.caffe.formats import files
+from reproduction.caffe.errors import printable
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
@@ -36,17 +35,6 @@ def format_markdown(report: ScoreReport) -> str:
         *_format_class_tables(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def write_markdown(report: ScoreReport, path: StrPath) -> None:
-    """Format a report as a Markdown page and write it to a file atomically.
-
-    Raises:
-        ReproductionError: If the file cannot be written.
-    """
-    text = format_markdown(report)
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
 
 
 def format_scores(report: ScoreReport) -> str:

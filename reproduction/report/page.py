@@ -197,9 +197,7 @@ def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Galle
     Raises:
         ReproductionError: If the file cannot be written, or an image is missing or broken.
     """
-    text = format_page(report, galleries)
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
+    files.write_text(path, format_page(report, galleries))
 
 
 def render_template(template: str, **values: Any) -> str:

@@ -435,9 +435,7 @@ def write_report(report: ScoreReport, path: StrPath) -> None:
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    text = format_report(report)
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
+    files.write_text(path, format_report(report))
 
 
 def _compute_delta(report: ScoreReport, measured: LabelScores, reference: Reference, metric: str) -> float | None:

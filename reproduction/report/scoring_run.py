@@ -200,7 +200,7 @@ def write_files(report: ScoreReport, folder: Path, galleries: dict[str, Gallery]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("index.html", "scores.md", "scores.json")]
     record.write_report(report, paths[2])
-    markdown.write_markdown(report, paths[1])
+    files.write_text(paths[1], markdown.format_markdown(report))
     page.write_page(report, paths[0], galleries)
     return paths
 

@@ -188,8 +188,7 @@ def write_tables(tables: Sequence[Table], set_name: str, versions: Mapping[str, 
     texts = {"tables.md": format_page(tables), "tables.json": json.dumps(document, indent=1) + "\n"}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        with files.open_atomic(folder / name) as file:
-            file.write(text.encode())
+        files.write_text(folder / name, text)
     return texts
 
 

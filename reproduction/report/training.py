@@ -107,9 +107,7 @@ def write_page(folders: Iterable[Path], path: StrPath, written: Written | None =
         DataError: If a log is missing or broken.
         ReproductionError: If the page cannot be written.
     """
-    text = format_page([training_history.load_history(folder) for folder in folders], written)
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
+    files.write_text(path, format_page([training_history.load_history(folder) for folder in folders], written))
 
 
 class LivePage:

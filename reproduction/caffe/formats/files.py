@@ -314,6 +314,16 @@ def open_atomic(path: StrPath, progress: Progress | None = None) -> Iterator[Bin
             os.close(lock)
 
 
+def write_text(path: StrPath, text: str) -> None:
+    """Write a text to a file in UTF-8, atomically.
+
+    Raises:
+        ReproductionError: If the file cannot be written; see ``open_atomic``.
+    """
+    with open_atomic(path) as file:
+        file.write(text.encode())
+
+
 def _check_writable(target: Path, path: StrPath) -> None:
     """Check that ``target`` is a file or does not exist; before the first write to its folder, remove old parts."""
     try:

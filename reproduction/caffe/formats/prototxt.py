@@ -141,9 +141,7 @@ def dump(message: Message, path: StrPath) -> None:
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L44-50.
     """
-    text = dumps(message)
-    with files.open_atomic(path) as file:
-        file.write(text.encode())
+    files.write_text(path, dumps(message))
 
 
 def _read_text(path: StrPath) -> str:

@@ -110,8 +110,7 @@ class PartialFile:
         """
         self.clear()
         if validator:
-            with files.open_atomic(self._origin) as file:
-                file.write(json_file.dumps({"url": url, "validator": validator, "size": size}).encode())
+            files.write_text(self._origin, json_file.dumps({"url": url, "validator": validator, "size": size}))
 
     def write(self, block: bytes, total: int | None) -> None:
         """Append bytes to the file.

@@ -275,8 +275,7 @@ def write_card(card: Card, path: StrPath) -> None:
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    with files.open_atomic(path) as file:
-        file.write((format_card(card) + "\n").encode())
+    files.write_text(path, format_card(card) + "\n")
 
 
 def load_card(path: StrPath) -> Card:

@@ -118,5 +118,4 @@ def write_palette(report: FolderReport, path: Path) -> None:
             remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
         )
     colours = color_labels.MASK.values() if is_mask else report.colours
-    with files.open_atomic(path) as file:
-        file.write(color_labels.dumps(color_labels.make_template(list(colours), report.classes)).encode())
+    files.write_text(path, color_labels.dumps(color_labels.make_template(list(colours), report.classes)))
