@@ -18,7 +18,7 @@ from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.schema import NetParameter, SolverParameter
+from reproduction.caffe.schema import SolverParameter
 from reproduction.caffe.training import snapshot, solver_nets, update_rules
 from reproduction.caffe.training.accumulation import Accumulation, find_sole_users
 from reproduction.caffe.training.apply_update import Updates
@@ -432,12 +432,11 @@ def build_solver(
     # Upstream bug, fixed: Without random_seed, Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
     seed, place = max(param.random_seed, 0), devices.select_device(device)
 
-    def made(message: NetParameter) -> Net:
-        net = solver_nets.build_net(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)
-        return net.to(place)
-
-    net = made(solver_nets.load_train_net(param, base))
-    test_nets = [made(message) for message in solver_nets.load_test_nets(param, base)] if tests else []
+    messages = [solver_nets.load_train_net(param, base), *(solver_nets.load_test_nets(param, base) if tests else ())]
+    net, *test_nets = (
+        Net(message, None, inputs=inputs, python_layers=python_layers, seed=seed, blas_order=blas_order).to(place)
+        for message in messages
+    )
     reports = [] if resume is not None else solver_nets.load_weights(param, base, [net, *test_nets])
     solver = Solver(
         param, net, feed, test_nets=test_nets, test_feeds=test_feeds, keep_gradients=keep_gradients, ranks=ranks

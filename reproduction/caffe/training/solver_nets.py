@@ -5,13 +5,11 @@ Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L63-L193.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.formats import prototxt, upgrade, weights
-from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.python import PythonLayers
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, NetState, Phase, SolverParameter
 from reproduction.caffe.training import update_rules
@@ -48,12 +46,7 @@ def load_train_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool =
     return _in_state(_net(value, base, legacy_crop), Phase.TRAIN, param.train_state)
 
 
-def load_test_nets(
-    param: SolverParameter,
-    base: StrPath,
-    *,
-    legacy_crop: bool = False,
-) -> Iterator[NetParameter]:
+def load_test_nets(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> Iterator[NetParameter]:
     """Yield the nets that a solver names for testing, one for each ``test_iter``, upgraded, with their states.
 
     The nets are those of ``test_net_param``, then those of ``test_net``; the remaining entries of ``test_iter`` use
@@ -87,33 +80,6 @@ def load_test_nets(
     states = list(param.test_state) or [NetState() for _ in sources]
     for source, state in zip(sources, states, strict=True):
         yield _in_state(_net(source, base, legacy_crop), Phase.TEST, state)
-
-
-def build_net(
-    net: NetParameter,
-    seed: int,
-    *,
-    inputs: Mapping[str, Shape] | None,
-    python_layers: PythonLayers | None,
-    blas_order: bool,
-) -> Net:
-    """Build a net that ``load_train_net`` or ``load_test_nets`` returned.
-
-    Args:
-        net: The net, whose ``state`` is the one to use.
-        seed: Seed of the fillers and of dropout.
-        inputs: Shapes of the blobs that the caller feeds, by name.
-        python_layers: Classes of Python layers by name, or a function that returns them; see ``Net``.
-        blas_order: Whether to add in the order of Caffe's BLAS.
-    """
-    return Net(
-        net,
-        None,
-        inputs=inputs,
-        python_layers=python_layers,
-        seed=seed,
-        blas_order=blas_order,
-    )
 
 
 def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase, SolverParameter
 from reproduction.caffe.training import apply_update, snapshot, solver, solver_nets, update_rules
 from reproduction.caffe.training.events import Evaluated, FinalLoss, LossError, Saved, Step
@@ -63,7 +64,7 @@ def layers(text: str, base: Path | str = ".") -> list[list[str]]:
     """The layers with weights of the net to train, and of those to test."""
     param = prototxt.loads(text, SolverParameter)
     messages = [solver_nets.load_train_net(param, base), *solver_nets.load_test_nets(param, base)]
-    made = [solver_nets.build_net(m, 0, inputs=None, python_layers=None, blas_order=False) for m in messages]
+    made = [Net(message, None, seed=0) for message in messages]
     return [list(net.params) for net in made]
 
 
