@@ -24,7 +24,6 @@ from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.layers.quick import borders
 from reproduction.caffe.net import graph, overwriting, summary
-from reproduction.caffe.net.checked_layer import CheckedLayer
 from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_blobs, to_blob
 from reproduction.caffe.net.graph import Graph, Node, locate_errors
 from reproduction.caffe.net.inputs import Given, Values, describe, missing_input, parse_inputs, wrong_axes
@@ -81,7 +80,8 @@ class Net(nn.Module):
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
-        self._steps: dict[int, CheckedLayer] = {}
+        self._layers: dict[int, Layer] = {}  # by index of the node
+        self._seen: dict[int, list[Shape]] = {}  # the shapes of the bottoms of each layer in its last run
         self._python_layers, self._pycaffe_blobs, self._seed = python_layers, pycaffe_blobs, seed
         self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
@@ -93,13 +93,13 @@ class Net(nn.Module):
         unknown = set(inputs or {}) - set(self.inputs)
         if unknown:
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
-        self._learnable = share_params([step.layer for step in self._steps.values()], self.param_specs)
+        self._learnable = share_params(self._layers.values(), self.param_specs)
         for blob, spec in self.learnable:
             blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
         self._allow_in_place()
         self.train(self.graph.state.phase is Phase.TRAIN)
-        for step in self._steps.values():
-            step.layer.train(step.layer.layer_param.phase is Phase.TRAIN)  # a layer's `phase` may differ from the net's
+        for layer in self._layers.values():
+            layer.train(layer.layer_param.phase is Phase.TRAIN)  # a layer's `phase` may differ from the net's
         self.add_as_blas(blas_order)
         overwriting.warn_of_overwriting(self.graph, list(map(self.layer_at, self.graph.nodes)), self.loss_weights)
 
@@ -119,8 +119,8 @@ class Net(nn.Module):
             return
         self.loss_weights.update(graph.find_loss_weights(node, layer))
         # Straight into _modules: add_module refuses names that nn.Module uses itself, such as a layer called "train".
-        self._modules[node.name if node.name not in self._modules else f"{node.name}#{len(self._steps)}"] = layer
-        self._steps[node.index] = CheckedLayer(layer)
+        self._modules[node.name if node.name not in self._modules else f"{node.name}#{len(self._layers)}"] = layer
+        self._layers[node.index] = layer
 
     def _make(self, node: Node, bottoms: list[Shape]) -> Layer:
         kind = find_class(node.layer_param)
@@ -138,7 +138,7 @@ class Net(nn.Module):
         for node in self.graph.nodes:
             if node.is_slot:
                 continue
-            layer = self._steps[node.index].layer
+            layer = self._layers[node.index]
             layer.inplace = layer.can_overwrite and node.tops[:1] == node.bottoms[:1] and node.bottoms[0] in free
             free.difference_update(node.tops)
             if layer.top_is_free:
@@ -146,8 +146,8 @@ class Net(nn.Module):
 
     def add_as_blas(self, blas_order: bool) -> None:
         """Set whether to add in the order of Caffe's BLAS, as the argument ``blas_order`` of the class does."""
-        for step in self._steps.values():
-            step.layer.in_blas_order = blas_order
+        for layer in self._layers.values():
+            layer.in_blas_order = blas_order
 
     # ---- running
 
@@ -179,8 +179,7 @@ class Net(nn.Module):
             if node.is_slot:
                 continue
             bottoms = [values[name] if name in keep else values.pop(name) for name in node.bottoms]
-            with locate_errors(node):
-                values.update(zip(node.tops, self._steps[node.index].run(node, bottoms), strict=True))
+            values.update(zip(node.tops, self._run_layer(node, bottoms), strict=True))
         return {name: borders.expand(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
@@ -190,12 +189,23 @@ class Net(nn.Module):
             NetError: If the bottoms do not fit the layer.
         """
         limit_threads_after_fork()
+        return tuple(map(borders.expand, self._run_layer(node, bottoms)))
+
+    def _run_layer(self, node: Node, bottoms: Sequence[borders.AnyBlob]) -> tuple[borders.AnyBlob, ...]:
+        """Run one layer; the shapes of its bottoms are checked only if they changed since its last run."""
+        layer, shapes = self._layers[node.index], [tuple(bottom.shape) for bottom in bottoms]
         with locate_errors(node):
-            return tuple(map(borders.expand, self._steps[node.index].run(node, bottoms)))
+            if torch.compiler.is_exporting():  # comparing symbolic sizes with numbers would specialize them
+                layer.shapes(list(shapes))
+            elif shapes != self._seen.get(node.index):
+                check_shapes(layer.shapes(list(shapes)))
+                self._seen[node.index] = shapes
+            through = zip(bottoms, node.propagate, strict=True)
+            return layer.run(*(x if gradient else x.detach() for x, gradient in through))
 
     def layer_at(self, node: Node) -> Layer | None:
         """Return the layer that a node of ``graph`` stands for; None for an input slot, whose tops the caller feeds."""
-        return None if node.is_slot else self._steps[node.index].layer
+        return None if node.is_slot else self._layers[node.index]
 
     def feed(self, inputs: Mapping[str, Values], needed: Sequence[str]) -> dict[str, Tensor]:
         """Return inputs, checked, on the net's device and in its dtype.
@@ -270,8 +280,8 @@ class Net(nn.Module):
     def layers(self) -> dict[str, Layer]:
         """Layers by name, in order, without those that the caller feeds; if layers share a name, the first one."""
         found: dict[str, Layer] = {}
-        for step in self._steps.values():
-            found.setdefault(step.layer.layer_param.name, step.layer)
+        for layer in self._layers.values():
+            found.setdefault(layer.layer_param.name, layer)
         return found
 
     @property
@@ -298,15 +308,15 @@ class Net(nn.Module):
         The random numbers then depend only on the net's seed and on ``draw``; a net without a seed continues to use
         torch's global generator. The position of Python layers does not change, since Caffe defines no way to set it.
         """
-        for step in self._steps.values():
-            if isinstance(step.layer, BaseDataLayer):
-                step.layer.seek(draw)
+        for layer in self._layers.values():
+            if isinstance(layer, BaseDataLayer):
+                layer.seek(draw)
         if self._seed is None:
             return
         if self._generator is None or self._generator.device != self.device:
             self._generator = Generator(self.device)
-            for step in self._steps.values():
-                step.layer.generator = self._generator
+            for layer in self._layers.values():
+                layer.generator = self._generator
         mixed = np.random.SeedSequence((self._seed, draw)).generate_state(1, np.uint64)
         self._generator.manual_seed(int(mixed[0]) >> 1)
 
@@ -365,11 +375,11 @@ class Net(nn.Module):
         """
         net = NetParameter(name=self.graph.name)
         for node in self.graph.nodes:
-            step = self._steps.get(node.index)
-            layer_param = (step.layer.layer_param if step else node.layer_param).copy()
+            layer = self.layer_at(node)
+            layer_param = (layer.layer_param if layer else node.layer_param).copy()
             layer_param.top = list(node.layer_param.top)
             layer_param.clear("blobs")
-            layer_param.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step and blobs else ()))
+            layer_param.blobs.extend(to_blob(blob, diff=diff) for blob in (layer.blobs if layer and blobs else ()))
             net.layer.append(layer_param)
         return net
 
