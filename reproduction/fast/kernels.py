@@ -14,7 +14,6 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window, pool_sizes
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.compiled_forms import LRNForm
-from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.onednn_graph import OneDnnFunction
 from reproduction.fast.regions import Region, Slices, Windows
@@ -95,7 +94,7 @@ class LayerForward(Kernel):
         try:
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
-            raise error.at(layer_place(self.layer.layer_param)) from error.__cause__
+            raise error.at(self.layer.layer_param.place) from error.__cause__
         return tops if out is None else (write(tops[0], out), *tops[1:])
 
 

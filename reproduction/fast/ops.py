@@ -18,7 +18,6 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
-from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.deconvolution import TorchDeconvolution, Upsampling
 from reproduction.fast.kernels import (
     Affine,
@@ -74,7 +73,7 @@ class Op:
         try:
             return self.layer.shapes(list(bottoms))
         except NetError as error:
-            raise error.at(layer_place(self.layer.layer_param)) from None
+            raise error.at(self.layer.layer_param.place) from None
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Return the region of a top that the image influences; for this class, the complete top.

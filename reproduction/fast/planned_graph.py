@@ -14,7 +14,6 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
-from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.deconvolution import upsampling_matrix
 from reproduction.fast.ops import CropOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
@@ -138,7 +137,7 @@ class _PlanWriter:
                     raise NetError("this type cannot be written as ONNX")
                 values = each.layer.to_onnx(OnnxLayer(self.graph, each.layer, shapes), *values)
             except NetError as error:
-                raise error.at(layer_place(each.layer.layer_param)) from None
+                raise error.at(each.layer.layer_param.place) from None
         return values
 
     def _read(self, name: str, region: Region | None) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.formats import files, json_file, prototxt, tensors
-from reproduction.caffe.net.graph import layer_place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Array
@@ -60,7 +59,7 @@ def write(
     net_param.state, net_param.force_backward = net.graph.state, net.graph.force_backward
     for layer_param in net_param.layer:
         if layer_param.type == "Python":
-            raise NetError("a net with Python layers cannot be saved").at(layer_place(layer_param))
+            raise NetError("a net with Python layers cannot be saved").at(layer_param.place)
     arrays: dict[str, Tensor] = {
         f"weights:{name}": blob for name, blob in net.named_parameters() if name not in discarded
     }

@@ -374,15 +374,9 @@ class Layer(nn.Module):
             foreign = not any(name.startswith(f"{field.name}.") for name in self.reads)
             ignored += [field.name] if unread and foreign else unread
         if ignored:
-            warn(
-                NetError(
-                    f"{layer_param.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe",
-                    layer=layer_param.name,
-                    type=layer_param.type,
-                    line=layer_param.line,
-                    remedy=f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type.",
-                )
-            )
+            problem = f"{layer_param.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe"
+            remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."
+            warn(NetError(problem, remedy=remedy).at(layer_param.place))
 
     def _check_fork_fields(self, param: Field[Any], message: Message) -> None:
         """Raise ``NetError`` for a field of a fork, in a message of this type, that this class does not read."""

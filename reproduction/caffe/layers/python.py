@@ -270,9 +270,7 @@ class Python(BaseDataLayer):
         try:
             self.call_backward(wanted[: len(bottoms)])
         except NetError as error:  # called by autograd, so the net cannot add the layer's name
-            raise error.at(
-                NetError("", layer=self.layer_param.name, type="Python", line=self.layer_param.line).place
-            ) from error.__cause__
+            raise error.at(self.layer_param.place) from error.__cause__
         blobs = [*self._bottoms, *self.user.blobs]
         return [
             self.to_net_tensor(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)

@@ -99,7 +99,7 @@ def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
     notes = []
     for layer_param, found in list(derive_offsets(layers)):
         if isinstance(found, NetError):
-            raise found.at(NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place)
+            raise found.at(layer_param.place)
         layer_param.crop_param = CropParameter(axis=2, offset=found)
         notes.append(f"Crop layer {layer_param.name!r} got {_format_crop_param(found)}.")
     return notes
@@ -116,12 +116,9 @@ def warn_of_zero_offsets(layers: Sequence[LayerParameter]) -> None:
                 NetError(
                     "no offset is set; Caffe 1.0 takes 0, as is done here, and the Caffe of 2015 took "
                     f"{' and '.join(map(str, found))}, which aligns {data!r} with {size!r}",
-                    layer=layer_param.name,
-                    type=layer_param.type,
-                    line=layer_param.line,
                     remedy=f"Write {_format_crop_param(found)}, or load the net with legacy_crop=True"
                     " (tools: --legacy-crop).",
-                )
+                ).at(layer_param.place)
             )
 
 

@@ -170,11 +170,6 @@ def build_graph(
     )
 
 
-def layer_place(layer_param: LayerParameter) -> str:
-    """Return the name, type and line of a layer as text, with which error messages begin."""
-    return NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place
-
-
 @contextlib.contextmanager
 def locate_errors(node: Node) -> Iterator[None]:
     """A context manager that adds the layer's name, type and line to errors that are raised in the block.
@@ -184,16 +179,12 @@ def locate_errors(node: Node) -> Iterator[None]:
     try:
         yield
     except NetError as error:
-        raise error.at(
-            layer_place(node.layer_param)
-        ) from error.__cause__  # the cause is the error that a Python layer raised
+        raise error.at(node.layer_param.place) from error.__cause__  # the cause is the error that a Python layer raised
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
         remedy = "Use smaller images or a smaller batch."
-        raise NetError("there is not enough memory for the layer", remedy=remedy).at(
-            layer_place(node.layer_param)
-        ) from None
+        raise NetError("there is not enough memory for the layer", remedy=remedy).at(node.layer_param.place) from None
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -214,7 +205,7 @@ def advise_feeding(node: Node) -> Iterator[None]:
 
 def _included(layer: LayerParameter, state: NetState) -> bool:
     if layer.include and layer.exclude:
-        raise NetError("include and exclude rules together", want="one kind").at(layer_place(layer))
+        raise NetError("include and exclude rules together", want="one kind").at(layer.place)
     if layer.include:
         return any(_meets(state, rule) for rule in layer.include)
     return not any(_meets(state, rule) for rule in layer.exclude)
@@ -236,10 +227,10 @@ def _check_types(layers: list[LayerParameter]) -> None:
         first, *others = unknown
         near = find_missing_type(first.type) or spelling_hint(first.type, TYPES)
         remedy = append_unknown_names(near, unknown_types(others))
-        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(layer_place(first))
+        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(first.place)
     for layer in layers:
         if layer.type in UNSUPPORTED:
-            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(layer_place(layer))
+            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(layer.place)
 
 
 def how_to_feed(layer: LayerParameter) -> str:
@@ -267,7 +258,7 @@ def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:
         for j, blob in enumerate(layer.bottom):
             if blob not in last_top:
                 raise NetError(f"no layer before it makes bottom {blob!r}", remedy=did_you_mean(blob, last_top)).at(
-                    layer_place(layer)
+                    layer.place
                 )
             source[i, j] = last_top[blob]
             uses[source[i, j]] += 1
@@ -311,7 +302,7 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
     if layer.propagate_down and len(layer.propagate_down) != len(layer.bottom):
         raise NetError(
             "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
-        ).at(layer_place(layer))
+        ).at(layer.place)
     tops = list(layer.top)
     if _is_fed(layer, fed):
         return Node(layer, (), tuple(tops), (), True, index)
@@ -341,7 +332,7 @@ def _connect(nodes: list[Node]) -> tuple[str, ...]:
         for j, top in enumerate(node.tops):
             in_place = j < len(node.bottoms) and node.bottoms[j] == top
             if top in produced and not in_place:
-                raise NetError(f"top {top!r} is made by an earlier layer already").at(layer_place(node.layer_param))
+                raise NetError(f"top {top!r} is made by an earlier layer already").at(node.layer_param.place)
         available.difference_update(node.bottoms)
         available.update(node.tops)
         produced.update(node.tops)

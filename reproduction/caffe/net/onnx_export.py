@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
-from reproduction.caffe.net.graph import Node, layer_place
+from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
 
 __all__ = ["OnnxGraph", "add_layers", "has_onnx_form"]
@@ -60,7 +60,7 @@ def _join_refusals(net: Net, refusals: list[tuple[Node, NetError]]) -> Reproduct
     split = {top: node.bottoms[0] for node in net.graph.nodes if node.type == "Split" for top in node.tops}
     before = list(dict.fromkeys(split.get(bottom, bottom) for node, _ in refusals for bottom in node.bottoms))
     remedy = f"Export the net up to the blobs before: {', '.join(before)}." if before else "Feed the tops instead."
-    places = [error.at(layer_place(node.layer_param)) for node, error in refusals]
+    places = [error.at(node.layer_param.place) for node, error in refusals]
     if len(places) == 1:
         return places[0] if places[0].remedy else places[0].advise(remedy)
     listed = "; ".join(str(error).rstrip(".") for error in places)

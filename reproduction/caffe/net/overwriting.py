@@ -17,7 +17,7 @@ from reproduction.caffe.layers.base import Keeps, Layer, Rereads
 from reproduction.caffe.layers.reshaping import Flatten
 from reproduction.caffe.net import backward_needs
 from reproduction.caffe.net.backward_needs import Need
-from reproduction.caffe.net.graph import Graph, Node, layer_place
+from reproduction.caffe.net.graph import Graph, Node
 
 
 @dataclass
@@ -70,7 +70,7 @@ def warn_of_overwriting(graph: Graph, layers: Sequence[Layer | None], loss_weigh
     for found in traced:
         problem = _find_in_place_problem(found) or _find_overwritten_values(found) or _find_lost_gradient(found, traced)
         if problem is not None:
-            problem.at(layer_place(found.node.layer_param))
+            problem.at(found.node.layer_param.place)
             warn(problem)
 
 
@@ -131,7 +131,7 @@ def _find_overwritten_values(found: _TracedLayer) -> NetError | None:
     ):
         find_overwriting = memory[0].find_overwriting(memory[1], sign=sign) if memory and rereads & wanted else None
         if find_overwriting is not None:
-            writer = layer_place(find_overwriting.layer_param)
+            writer = find_overwriting.layer_param.place
             return NetError(
                 f"Caffe computes another gradient, since its backward reads the {what} after {writer}, "
                 f"has overwritten it; {where} reads the values of the forward pass",
@@ -149,7 +149,7 @@ def _find_lost_gradient(found: _TracedLayer, traced: Sequence[_TracedLayer]) -> 
         return None
     for reader in traced:
         if isinstance(reader.layer, Flatten) and reader.node.bottoms[0] in found.node.tops:
-            flatten = layer_place(reader.node.layer_param)
+            flatten = reader.node.layer_param.place
             return NetError(
                 f"Caffe passes no gradient on, since {flatten}, replaces the memory of the gradient "
                 "that top and bottom share; here the gradient passes",

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.net.graph import layer_place
 from reproduction.caffe.schema import DimCheckMode, ParamSpec
 
 Param = tuple[Layer, str, ParamSpec]  # the layer that has a parameter, its name there, and its ``param`` message
@@ -33,7 +32,7 @@ def share_params(layers: Iterable[Layer], specs: dict[str, list[ParamSpec]]) -> 
         given = len(layer.layer_param.param)
         if given > len(layer.blobs):
             raise NetError("more param blocks than parameter blobs", got=given, want=f"at most {len(layer.blobs)}").at(
-                layer_place(layer.layer_param)
+                layer.layer_param.place
             )
         learn = []
         for name, spec in zip(layer.blob_names, layer.param_specs, strict=True):
@@ -60,7 +59,7 @@ def _share(layer: Layer, name: str, spec: ParamSpec, owner: Param) -> None:
             f"cannot share param {spec.name!r} with layer {owner_layer.layer_param.name!r}",
             got=mine,
             want=f"{'the count of ' if permissive else ''}{tuple(blob.shape)}",
-        ).at(layer_place(layer.layer_param))
+        ).at(layer.layer_param.place)
     for mult in ("lr_mult", "decay_mult"):
         if spec.has(mult):
             if owner_spec.has(mult) and getattr(owner_spec, mult) != getattr(spec, mult):
@@ -68,7 +67,7 @@ def _share(layer: Layer, name: str, spec: ParamSpec, owner: Param) -> None:
                     f"shared param {spec.name!r} has two values of {mult}",
                     got=getattr(spec, mult),
                     want=getattr(owner_spec, mult),
-                ).at(layer_place(layer.layer_param))
+                ).at(layer.layer_param.place)
             setattr(owner_spec, mult, getattr(spec, mult))
     del layer._parameters[name]
     if mine == tuple(blob.shape):

@@ -3,6 +3,7 @@
 import enum
 from typing import Any, Self
 
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import data
 from reproduction.caffe.schema import layer_params as params
 from reproduction.caffe.schema.blobs import BlobProto
@@ -70,6 +71,11 @@ class LayerParameter(Message):
     """
 
     __slots__ = ("dialect",)
+
+    @property
+    def place(self) -> str:
+        """The layer's name, type and line as text, with which error messages about the layer begin."""
+        return NetError("", layer=self.name, type=self.type, line=self.line).place
 
     name = string(1)
     type = string(2)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.net.graph import Node, layer_place
+from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 
@@ -125,7 +125,7 @@ class RarefiedNet:
             elif node.type in _UNCHANGED:
                 continue
             else:
-                raise NetError("filter rarefaction does not cover this layer").at(layer_place(param))
+                raise NetError("filter rarefaction does not cover this layer").at(param.place)
             spread *= window.stride
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _find_window(net: Net, node: Node) -> Window:
     window, *other = layer.sliding_windows(node.layer_param)
     if window.pad or other not in ([], [window]):
         problem = NetError("filter rarefaction covers square windows without padding", got=[window, *other])
-        raise problem.at(layer_place(node.layer_param))
+        raise problem.at(node.layer_param.place)
     return window
 
 

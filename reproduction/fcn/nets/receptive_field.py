@@ -8,7 +8,7 @@ import torch
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.net.graph import Node, layer_place
+from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 
@@ -88,7 +88,7 @@ def _find_field(layer: Layer, node: Node, fields: dict[str, _Field]) -> _Field:
     """Return the field of a layer's tops: the largest of its bottoms', extended by its window along the height."""
     between = layer.coord_map(node.layer_param)
     if between is None:
-        raise NetError("these figures do not cover this layer").at(layer_place(node.layer_param))
+        raise NetError("these figures do not cover this layer").at(node.layer_param.place)
     window = layer.sliding_windows(node.layer_param)[0]
     bottoms = [fields[bottom] for bottom in node.bottoms[: layer.located_bottoms]]
     size, stride = max(bottom.size for bottom in bottoms), max(bottom.stride for bottom in bottoms)

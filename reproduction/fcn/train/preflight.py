@@ -11,7 +11,6 @@ import numpy as np
 
 from reproduction.caffe.errors import DataError, NetError, ReproductionError
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.net.graph import layer_place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import SolverParameter
 from reproduction.fcn.datasets import Dataset, check_sample
@@ -48,7 +47,7 @@ def check_weights(net: Net, new_layers: Collection[str] | None = None) -> list[R
         layer = net.layer_at(node)
         if layer is not None and layer.products([net.blob_shapes[bottom] for bottom in node.bottoms]):
             problem = _flat(layer, may_be_zero=node.name in may_be_zero)
-            problems += [problem.at(layer_place(layer.layer_param))] if problem else []
+            problems += [problem.at(layer.layer_param.place)] if problem else []
     return problems
 
 
