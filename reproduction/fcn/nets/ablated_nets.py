@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from reproduction.caffe.net.netspec import NetSpec, crop
+from reproduction.caffe.net.netspec import NetSpec
 from reproduction.fcn.datasets.spec import NetRecord, PublishedNet
 from reproduction.fcn.nets import parts, published_nets, registry
 from reproduction.fcn.nets.systems.system import System
@@ -26,9 +26,7 @@ def score_pool(set_name: str, number: int) -> System:
         (head,) = record.heads
         last = published_nets.vgg16_blocks(n, replace(base, blocks=base.blocks[:number]), "data")
         scores = n[f"score_{pool}"] = parts.score(last, len(head.classes))
-        n["upscore"] = parts.upsample(scores, len(head.classes), 2**number)
-        n[head.score] = crop(n["upscore"], n["data"])
-        parts.add_loss(n, head, record)
+        parts.add_dense_scores(n, head, record, scores, 2**number)
 
     values = {field.name: getattr(base, field.name) for field in fields(NetRecord)}
     values |= {"name": f"{set_name}-{pool}", "stride": 2**number, "caffemodel": None}

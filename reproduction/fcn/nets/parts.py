@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reproduction.caffe.net.netspec import NetSpec, Top, layer
+from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.spec import Head, NetRecord
 
@@ -25,6 +25,11 @@ def conv_relu(n: NetSpec, bottom: Top, conv: str, relu: str, **fields: Any) -> T
     n[conv] = layer("Convolution", bottom, **fields)
     n[relu] = layer("ReLU", n[conv], in_place=True)
     return n[relu]
+
+
+def pool(bottom: Top, kernel: int = 2) -> Top:
+    """Return the top of a max pooling with stride 2."""
+    return layer("Pooling", bottom, pool="MAX", kernel_size=kernel, stride=2)
 
 
 def score(bottom: Top, classes: int) -> Top:
@@ -60,6 +65,31 @@ def repeat(bottom: Top, classes: int, stride: int, kernel: int | None = None) ->
         "Deconvolution", bottom, num_output=classes, group=classes, kernel_size=stride, stride=stride, bias_term=False,
         weight_filler={"type": "constant", "value": 1}, param=FIXED,
     )  # fmt: skip
+
+
+def add_dense_scores(
+    n: NetSpec,
+    head: Head,
+    record: NetRecord,
+    scores: Top,
+    stride: int,
+    kernel: int | None = None,
+    name: str = "upscore",
+) -> None:
+    """Add the end of a head: the upsampling of its scores, their crop to the image, and the loss.
+
+    Args:
+        n: The specification to extend.
+        head: The head.
+        record: The net.
+        scores: The coarse scores.
+        stride: The factor of the upsampling.
+        kernel: Height and width of the kernel; None for twice the stride.
+        name: Name of the upsampling.
+    """
+    n[name] = upsample(scores, len(head.classes), stride, kernel)
+    n[head.score] = crop(n[name], n["data"])
+    add_loss(n, head, record)
 
 
 def add_loss(n: NetSpec, head: Head, record: NetRecord) -> None:

@@ -61,10 +61,6 @@ def _classifier(n: NetSpec, published: PublishedNet, bottom: Top, kernel: int, s
         bottom = n[f"drop{number}{suffix}"] = layer("Dropout", relu, dropout_ratio=published.dropout, in_place=True)
 
 
-def _pool(bottom: Top, kernel: int = 2) -> Top:
-    return layer("Pooling", bottom, pool="MAX", kernel_size=kernel, stride=2)
-
-
 def vgg16_blocks(
     n: NetSpec, published: PublishedNet, data: str, suffix: str = "", pad: int = 100, **fields: Any
 ) -> Top:
@@ -89,7 +85,7 @@ def vgg16_blocks(
             sizes = {"num_output": width, "kernel_size": 3, "pad": pad, "stride": 1, "param": parts.LEARN}
             top = parts.conv_relu(n, top, conv + suffix, relu + suffix, **(sizes | fields))
             pad = 1
-        top = n[f"pool{block}{suffix}"] = _pool(top)
+        top = n[f"pool{block}{suffix}"] = parts.pool(top)
     return top
 
 
@@ -103,7 +99,7 @@ def _alexnet(n: NetSpec, published: PublishedNet, data: str, suffix: str = "") -
         sizes = {"num_output": width, "kernel_size": kernel, "stride": stride, "pad": pad, "group": group}
         top = parts.conv_relu(n, top, f"conv{number}{suffix}", f"relu{number}{suffix}", **sizes)
         if number in (1, 2, 5):
-            top = n[f"pool{number}{suffix}"] = _pool(top, 3)
+            top = n[f"pool{number}{suffix}"] = parts.pool(top, 3)
         if number in (1, 2):
             top = n[f"norm{number}{suffix}"] = layer("LRN", top, local_size=5, alpha=1e-4, beta=0.75)
     _classifier(n, published, top, 6, suffix, group=1)

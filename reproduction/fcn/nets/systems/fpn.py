@@ -7,11 +7,12 @@ level to 128 channels and to stride 4, their sum, and 1 x 1 to the scores), with
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
-from reproduction.fcn.datasets import voc
 from reproduction.fcn.nets import parts
 from reproduction.fcn.nets.systems import resnet50
-from reproduction.fcn.nets.systems.system import MINIBATCH_SOLVER, System
+from reproduction.fcn.nets.systems.system import System
 
 WIDTH = 256  # channels of the pyramid
 HEAD_WIDTH = 128  # channels of each level before they are summed
@@ -86,21 +87,14 @@ def add_layers(n: NetSpec, net: System) -> None:
         summed.append(top)
     n["fuse"] = layer("Eltwise", *summed, operation="SUM")
     n["score_fr"] = parts.score(n["fuse"], len(head.classes))
-    n["upscore4"] = parts.upsample(n["score_fr"], len(head.classes), 4, 7)
-    n[head.score] = crop(n["upscore4"], n["data"])
-    parts.add_loss(n, head, net)
+    parts.add_dense_scores(n, head, net, n["score_fr"], 4, 7, name="upscore4")
 
 
 NETS = (
-    System(
+    replace(
+        resnet50.NETS[0],
         name="voc-fpn-resnet50",
-        dataset=voc.SPEC,
         stride=4,
-        base_lr=1e-4,
-        parents={"resnet50": ""},
-        first="conv1",
-        normalize=True,
-        solver=MINIBATCH_SOLVER,
         add_layers=add_layers,
         new_layers=(*(f"{part}{number}" for part in ("lateral", "p", "sem") for number in (2, 3, 4, 5)), "score_fr"),
         follows="Lin et al., CVPR 2017, Feature Pyramid Networks",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer
+from reproduction.caffe.net.netspec import NetSpec, Top, layer
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.nets import parts
 from reproduction.fcn.nets.systems.system import MINIBATCH_SOLVER, System
@@ -63,17 +63,17 @@ def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 10
 
     learn = {"param": parts.LEARN, **fields}
     top = conv_relu(bottom, "conv1", "7x7_s2", 64, 7, pad=pad, stride=2)
-    top = n["pool1/3x3_s2"] = _pool(top)
+    top = n["pool1/3x3_s2"] = parts.pool(top, 3)
     top = n["pool1/norm1"] = _normalize(top)
     top = conv_relu(top, "conv2", "3x3_reduce", 64, 1)
     top = conv_relu(top, "conv2", "3x3", 192, 3, pad=1)
     top = n["conv2/norm2"] = _normalize(top)
-    top = n["pool2/3x3_s2"] = _pool(top)
+    top = n["pool2/3x3_s2"] = parts.pool(top, 3)
     for name, *channels in INCEPTIONS:
         block, (one, reduce3, three, reduce5, five, pooled) = f"inception_{name}", channels
         if name in ("4a", "5a"):
             number = int(name[0]) - 1
-            top = n[f"pool{number}/3x3_s2"] = _pool(top)
+            top = n[f"pool{number}/3x3_s2"] = parts.pool(top, 3)
         towers = [conv_relu(top, block, "1x1", one, 1)]
         tower = conv_relu(top, block, "3x3_reduce", reduce3, 1)
         towers.append(conv_relu(tower, block, "3x3", three, 3, pad=1))
@@ -85,10 +85,6 @@ def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], pad: int = 10
     top = n["pool5/7x7_s1"] = layer("Pooling", top, pool="AVE", kernel_size=pool, stride=1)
     n["pool5/drop_7x7_s1"] = layer("Dropout", top, dropout_ratio=DROPOUT, in_place=True)
     return n["pool5/drop_7x7_s1"]
-
-
-def _pool(bottom: Top) -> Top:
-    return layer("Pooling", bottom, pool="MAX", kernel_size=3, stride=2)
 
 
 def _normalize(bottom: Top) -> Top:
@@ -104,9 +100,7 @@ def add_layers(n: NetSpec, net: System, pool: int = 7) -> None:
     (head,) = net.heads
     top = add_trunk(n, n["data"], net.thin, pool=pool)
     n["score_fr"] = parts.score(top, len(head.classes))
-    n["upscore"] = parts.upsample(n["score_fr"], len(head.classes), 32, 63)
-    n[head.score] = crop(n["upscore"], n["data"])
-    parts.add_loss(n, head, net)
+    parts.add_dense_scores(n, head, net, n["score_fr"], 32, 63)
 
 
 NETS = (

@@ -37,7 +37,7 @@ def add_trunk(n: NetSpec, bottom: Top, thin: Callable[[int], int], **fields: Any
     n["conv1"] = layer(
         "Convolution", bottom, num_output=thin(64), kernel_size=7, pad=3, stride=2, param=parts.LEARN, **fields
     )
-    top = n["pool1"] = layer("Pooling", _normalize(n, "conv1", "_conv1"), pool="MAX", kernel_size=3, stride=2)
+    top = n["pool1"] = parts.pool(_normalize(n, "conv1", "_conv1"), 3)
     taps = {}
     for stage, blocks, width in STAGES:
         for block in blocks:
@@ -93,9 +93,7 @@ def add_layers(n: NetSpec, net: System) -> None:
         n[f"{upscore}c"] = crop(n[upscore], n[f"score_{tap}"])
         coarse = n[f"fuse_{tap}"] = layer("Eltwise", n[f"{upscore}c"], n[f"score_{tap}"], operation="SUM")
         upscore = f"upscore_{tap}"
-    n["upscore8"] = parts.upsample(coarse, classes, 8, 15)
-    n[head.score] = crop(n["upscore8"], n["data"])
-    parts.add_loss(n, head, net)
+    parts.add_dense_scores(n, head, net, coarse, 8, 15, name="upscore8")
 
 
 NETS = (

@@ -13,6 +13,7 @@ from reproduction.caffe.net.netspec import NetSpec, Top, crop_fields, layer
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import own_images
 from reproduction.fcn.images.framing import Framing
+from reproduction.fcn.nets import parts
 from reproduction.fcn.nets.parts import LEARN
 from reproduction.fcn.nets.systems.system import System
 
@@ -72,10 +73,8 @@ def _add_level_up(n: NetSpec, bottom: Top, source: str, level: int, net: System)
 
 def _conv_relu(n: NetSpec, bottom: Top, level: str, step: str, width: int) -> Top:
     """Add a convolution from one blob of a level to the next, such as d0a to d0b, with its ReLU."""
-    top = level + step[-1]
-    n[top] = layer("Convolution", bottom, name=f"conv_{level}{step}", num_output=width, kernel_size=3, **_MSRA)
-    n[f"relu_{top}"] = layer("ReLU", n[top], in_place=True)
-    return n[f"relu_{top}"]
+    top, sizes = level + step[-1], {"num_output": width, "kernel_size": 3}
+    return parts.conv_relu(n, bottom, top, f"relu_{top}", name=f"conv_{level}{step}", **sizes, **_MSRA)
 
 
 NETS = (
