@@ -75,16 +75,13 @@ class Augmentation:
         generator = np.random.default_rng(mix_seeds(SEED if seed is None else seed, _STREAM, draw))
         is_mirrored = self.mirror and generator.random() < 0.5
         height, width = next(iter(sample.values())).shape[1:]
-        dy, dx = (int(generator.integers(-most, most + 1)) for most in _limits(self.jitter, height, width))
+        limits = (min(self.jitter, size // 2) for size in (height, width))
+        dy, dx = (int(generator.integers(-most, most + 1)) for most in limits)
         changed = {}
         for top, array in sample.items():
             mirrored = array[..., ::-1] if is_mirrored else array
             changed[top] = np.ascontiguousarray(shift(mirrored, dy, dx, VOID if top in labels else 0))
         return changed
-
-
-def _limits(jitter: int, *sizes: int) -> list[int]:
-    return [min(jitter, size // 2) for size in sizes]
 
 
 def shift(array: Array, dy: int, dx: int, fill: int) -> Array:

@@ -106,41 +106,6 @@ class DatasetFeed:
         return self._drawn[draw]
 
 
-class ListFeed:
-    """A feed of an ImageData layer's images, one batch for each forward pass.
-
-    Args:
-        images: the list of images.
-
-    Attributes:
-        list: the list of images.
-    """
-
-    def __init__(self, images: ImageList):
-        self.list = images
-
-    def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Load the batch for forward pass number ``draw``: images and labels by top, see ``ImageList.__call__``."""
-        return self.list(draw)
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """The shapes of the first batch by top."""
-        return self.list.shapes
-
-    @property
-    def description(self) -> str:
-        """The number of images, the SHA-1 of the list, the batch size and the seed of the order, as text."""
-        lines = [f"{path.name} {label}" for path, label in self.list.images]
-        sha1 = hashes.hash_lines(lines)
-        return f"{len(lines)} images, sha1 {sha1}, {self.list.batch_size} a batch, order {self.list.seed}"
-
-    def images(self, draw: int) -> list[str]:
-        """Return the file names of the images that forward pass number ``draw`` loads."""
-        size = self.list.batch_size
-        return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
-
-
 def open_feed(
     net: NetParameter,
     root: StrPath,
@@ -171,7 +136,7 @@ def open_feed(
     if changes:
         remedy = "Set mirror and crop_size in its transform_param instead."
         raise NetError("an ImageData layer is not augmented", layer=layer.name, type=layer.type, remedy=remedy)
-    return ListFeed(ImageList(layer, root, phase, *([] if seed is None else [seed])))
+    return ImageList(layer, root, phase, *([] if seed is None else [seed]))
 
 
 def with_phase(net_param: NetParameter, phase: Phase) -> NetState:

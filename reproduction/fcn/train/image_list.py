@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.formats import hashes
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.image_data import Transform, read_image, read_image_list
 from reproduction.caffe.schema import LayerParameter, Phase
@@ -33,7 +34,7 @@ class ImageList:
         seed: the seed of the order, the crops and the mirrors.
 
     Attributes:
-        images: the (path, label) pairs, in the order of the list.
+        entries: the (path, label) pairs of the images, in the order of the list.
         batch_size: the number of images in a batch.
 
     Raises:
@@ -51,14 +52,14 @@ class ImageList:
                 raise NetError(f"{name} is not supported here", layer=layer.name, got=getattr(param, name))
         self.layer, self.seed, self.training = layer, seed, phase is Phase.TRAIN
         folder = layouts.below(root, param.root_folder)
-        self.images = [
+        self.entries = [
             (folder / name, label) for name, label in read_image_list(str(layouts.below(root, param.source)))
         ]
         self.batch_size = param.batch_size
 
     def __len__(self) -> int:
         """Return the number of batches per epoch, rounded up: the next epoch's images fill the last batch."""
-        return math.ceil(len(self.images) / self.batch_size)
+        return math.ceil(len(self.entries) / self.batch_size)
 
     def __call__(self, draw: int) -> dict[str, Float32]:
         """Load the batch for forward pass number ``draw``.
@@ -76,7 +77,7 @@ class ImageList:
         generator = torch.Generator().manual_seed(mix_seeds(self.seed, 1, draw))
         transform = Transform(self.layer.transform_param, generator)
         images, labels = [], []
-        for number in range(draw * self.batch_size, (draw + 1) * self.batch_size):
+        for number in self._numbers(draw):
             path, label = self.image(number)
             pixels = read_image(str(path), color=self.layer.image_data_param.is_color)
             images.append(transform(pixels, str(path), training=self.training))
@@ -89,15 +90,28 @@ class ImageList:
 
     def image(self, number: int) -> tuple[Path, int]:
         """Return the path and label of image ``number``, counted from 0 over all epochs, each in its shuffled order."""
-        epoch, place = divmod(number, len(self.images))
+        epoch, place = divmod(number, len(self.entries))
         if self.layer.image_data_param.shuffle:
-            place = int(np.random.RandomState(mix_seeds(self.seed, 0, epoch)).permutation(len(self.images))[place])
-        return self.images[place]
+            place = int(np.random.RandomState(mix_seeds(self.seed, 0, epoch)).permutation(len(self.entries))[place])
+        return self.entries[place]
+
+    def images(self, draw: int) -> list[str]:
+        """Return the file names of the images that forward pass number ``draw`` loads."""
+        return [self.image(number)[0].name for number in self._numbers(draw)]
+
+    def _numbers(self, draw: int) -> range:
+        return range(draw * self.batch_size, (draw + 1) * self.batch_size)
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """The shapes of the tops of the first batch by name, as ``Net(inputs=...)`` takes them."""
         return {top: array.shape for top, array in self(0).items()}
+
+    @property
+    def description(self) -> str:
+        """The number of images, the SHA-1 of the list, the batch size and the seed of the order, as text."""
+        sha1 = hashes.hash_lines([f"{path.name} {label}" for path, label in self.entries])
+        return f"{len(self.entries)} images, sha1 {sha1}, {self.batch_size} a batch, order {self.seed}"
 
 
 def mix_seeds(*numbers: int) -> int:

@@ -180,7 +180,7 @@ def check_image_list(images: ImageList, loss: Loss) -> list[ReproductionError]:
     Returns:
         An error about the first label out of range, or an empty list.
     """
-    wrong = [(path, label) for path, label in images.images if not 0 <= label < loss.classes]
+    wrong = [(path, label) for path, label in images.entries if not 0 <= label < loss.classes]
     return [
         DataError("the label is out of range", path=path, got=label, want=f"0 to {loss.classes - 1}")
         for path, label in wrong[:1]

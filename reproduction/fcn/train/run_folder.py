@@ -1,14 +1,12 @@
-"""The folder that a training writes: settings, snapshots, and a lock for the process that writes there."""
+"""The folder that a training writes: its settings and its snapshots."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.caffe.formats import hashes, prototxt
 from reproduction.caffe.training import snapshot
@@ -127,15 +125,3 @@ def check_settings(folder: Path, settings: Mapping[str, object], newest: Snapsho
             want=f"at most {max_iter}",
             remedy="Ask for more iterations, or choose another output folder.",
         )
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Lock a training's folder while the ``with`` block runs (a context manager); create it if it does not exist.
-
-    Raises:
-        DataError: If another process has locked the folder.
-        ReproductionError: If the folder cannot be written.
-    """
-    with locks.lock_folder(folder, "another process is training here"):
-        yield

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from reproduction.caffe import devices
+from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.net.net import Net
@@ -33,7 +33,8 @@ from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.train import best_weights, feeds, initial_weights, log_file, preflight, recipes, run_folder
 from reproduction.fcn.train.best_weights import BestWeights
-from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
+from reproduction.fcn.train.feeds import DatasetFeed, Feed
+from reproduction.fcn.train.image_list import ImageList
 from reproduction.fcn.train.log_file import LOG_FILE, Resume, Start, TrainingLog, Validation, format_now
 from reproduction.fcn.train.losses import Meter, find_losses
 from reproduction.fcn.train.recipes import Recipe
@@ -130,7 +131,7 @@ def train(
     folder, model = options.out / recipe.name, recipes.final_model_path(recipe.name, options.out)
     feed = feeds.open_feed(recipe.train_net_param, options.data, Phase.TRAIN, options.seed, recipe.changes)
     settings = run_folder.collect_settings(recipe, weights, _choose_seed(recipe, options), feed)
-    with run_folder.lock(folder) if ranks.is_first else contextlib.nullcontext():
+    with locks.lock_folder(folder, "another process is training here") if ranks.is_first else contextlib.nullcontext():
         newest = run_folder.find_newest_snapshot(folder)
         if newest:
             run_folder.check_settings(folder, settings, newest, max_iter)
@@ -265,9 +266,8 @@ class _Training:
         """Return the problems of the learning rate, the training data and the validation data."""
         losses = find_losses(self.net)
         problems = preflight.check_learning_rate(losses, self.solver.param)
-        if isinstance(self.feed, ListFeed):
-            images = self.feed.list
-            return [*problems, *(error for loss in losses for error in preflight.check_image_list(images, loss))]
+        if isinstance(self.feed, ImageList):
+            return [*problems, *(error for loss in losses for error in preflight.check_image_list(self.feed, loss))]
         assert isinstance(self.feed, DatasetFeed)
         dataset, check_all = self.feed.dataset, self.options.check_all
         if check_all:

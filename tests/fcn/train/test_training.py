@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import hashes, prototxt, weights
 from reproduction.caffe.training.signals import Action
@@ -263,7 +264,7 @@ def test_a_broken_snapshot_is_named_and_the_one_before_is_gone_on_with(tiny, pla
 
 def test_two_processes_do_not_train_in_one_folder(tiny, plan):
     (plan.out / "tiny").mkdir(parents=True)
-    with run_folder.lock(plan.out / "tiny"):
+    with locks.lock_folder(plan.out / "tiny", "busy"):
         assert error(tiny, plan) == (f"{plan.out}/tiny: another process is training here. Wait for it, or end it.")
 
 
@@ -275,7 +276,10 @@ def test_more_files_are_written_only_where_the_folder_is_this_run_s(tiny, plan):
     assert (plan.out / "tiny" / "card.json").read_text() == "mine"
     with pytest.raises(DataError, match="the folder has a run with another"):
         training.train(tiny.with_solver(max_iter=2), {}, replace(plan, seed=7), prepare=pytest.fail)
-    with run_folder.lock(plan.out / "tiny"), pytest.raises(DataError, match="another process is training here"):
+    with (
+        locks.lock_folder(plan.out / "tiny", "busy"),
+        pytest.raises(DataError, match="another process is training here"),
+    ):
         training.train(tiny.with_solver(max_iter=2), {}, plan, prepare=pytest.fail)
     assert not (plan.out / "tiny" / ".lock").exists()
 

@@ -127,7 +127,7 @@ def test_the_classifiers_layers_read_the_single_things(root):
         layer.image_data_param.batch_size = 5
         images = ImageList(layer, root, phase)
         assert images.shapes == {"data": (5, 3, mini_nets.CROP, mini_nets.CROP), "label": (5,)}
-        assert [label for _, label in images.images][:8] == [0, 1, 2, 3, 4, 5, 6, 0][: len(images.images)]
+        assert [label for _, label in images.entries][:8] == [0, 1, 2, 3, 4, 5, 6, 0][: len(images.entries)]
         assert len(images) == 2
 
 
