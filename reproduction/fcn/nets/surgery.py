@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reproduction.caffe import errors
 from reproduction.caffe.errors import NetError, WeightsError, did_you_mean
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.net.copy_weights import CopyReport, assign_values, copy_blobs, join_first
@@ -132,8 +133,7 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L61-L68.
     """
-    arrays = _find_arrays(source, layer)
-    mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
+    arrays, mine = _find_both(target, new_layer, source, layer)
     # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for the
     # one-dimensional bias of a convolution. Here the weights and the bias are both copied.
     arrays = [values.reshape(-1) if blob.dim() == 1 else values for values, blob in zip(arrays, mine, strict=True)]
@@ -163,8 +163,7 @@ def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-fcn32s-color-d/solve.py L29-31.
     """
-    arrays = _find_arrays(source, layer)
-    mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
+    arrays, mine = _find_both(target, new_layer, source, layer)
     old, new = arrays[0].shape, tuple(mine[0].shape)
     if len(old) != len(new) or old[:1] + old[2:] != new[:1] + new[2:] or not 0 < old[1] <= new[1]:
         raise WeightsError(
@@ -243,7 +242,7 @@ def initialize(net: Net, record: NetRecord, parents: Mapping[str, NetParameter])
         try:
             transplants[parent] = transplant(net, source, suffix)
             if first in transplants[parent].untouched:
-                widen_input(net, first, source, _first(source))
+                widen_input(net, first, source, next(layer.name for layer in source.layer if layer.blobs))
                 widened.append(first)
         except WeightsError as error:
             raise error.at(f"{record.name} from {parent}") from None
@@ -298,6 +297,22 @@ def find_constant_scales(net: Net) -> list[str]:
     ]
 
 
+def list_misfits(net: Net, report: CopyReport) -> tuple[list[str], str]:
+    """Return what does not fit after weights were copied to a net, but for scales whose constants the prototxt states.
+
+    Args:
+        net: The net.
+        report: What was copied.
+
+    Returns:
+        The names of the net's layers that got no weights, and a description of them and of surplus weights; empty if
+        there are none.
+    """
+    missing = [name for name in report.untouched if name not in find_constant_scales(net)]
+    lists = {"no weights for": missing, "surplus weights for": report.ignored}
+    return missing, "; ".join(f"{what} {errors.join_first(names, 6)}" for what, names in lists.items() if names)
+
+
 def _check_complete(net: Net, record: NetRecord, parents: Mapping[str, NetParameter]) -> None:
     provided = {
         layer.name + suffix for name, suffix in record.parents.items() for layer in parents[name].layer if layer.blobs
@@ -312,20 +327,17 @@ def _check_complete(net: Net, record: NetRecord, parents: Mapping[str, NetParame
             )
 
 
-def _first(source: NetParameter) -> str:
-    return next(layer.name for layer in source.layer if layer.blobs)
-
-
 def _to_message(source: Source) -> NetParameter:
     return source if isinstance(source, NetParameter) else source.to_proto()
 
 
-def _find_arrays(source: Source, layer_name: str) -> list[Floating]:
-    """Return the arrays of a layer."""
+def _find_both(target: Net, new_layer: str, source: Source, layer_name: str) -> tuple[list[Floating], list[Tensor]]:
+    """Return the arrays of a layer of the source, and the blobs of a layer of the target that get them."""
     layers = {layer.name: layer for layer in _to_message(source).layer if layer.blobs}
     if layer_name not in layers:
         raise WeightsError(f"the weights have no layer {layer_name!r}", remedy=did_you_mean(layer_name, layers))
-    return [blobs.to_array(blob) for blob in layers[layer_name].blobs]
+    arrays = [blobs.to_array(blob) for blob in layers[layer_name].blobs]
+    return arrays, [_blob(target, new_layer, i) for i in range(len(arrays))]
 
 
 def _blob(net: Net, layer: str, index: int) -> Tensor:

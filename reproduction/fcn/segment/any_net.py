@@ -111,7 +111,8 @@ def _copy_weights(
 ) -> None:
     """Copy weights by layer name; see ``load_net_with_weights`` for the error."""
     report = net.copy_from(trained, path, fillings=fillings)
-    if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(net)]:
+    missing, _ = surgery.list_misfits(net, report)
+    if missing:
         raise WeightsError(
             f"these are not the weights of {net_name}; {len(missing)} of its layers are missing,"
             f" the first is {missing[0]!r}",

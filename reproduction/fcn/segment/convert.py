@@ -50,13 +50,10 @@ def check_weights(
     except ReproductionError as error:
         raise error.at(str(path)) from None
     report = net.copy_from(weights.net, weights.path)
-    constants = [name for name in report.untouched if name in surgery.find_constant_scales(net)]
-    missing = [name for name in report.untouched if name not in constants]
-    wrong = [f"no weights for {join_first(missing, 6)}"] if missing else []
-    wrong += [f"surplus weights for {join_first(report.ignored, 6)}"] if report.ignored else []
+    _, wrong = surgery.list_misfits(net, report)
     if wrong:
-        raise WeightsError(f"these are not the weights of {path}", path=weights.path, got="; ".join(wrong))
-    for name in constants:  # Scale layers with a constant filler, which other programs keep in their code
+        raise WeightsError(f"these are not the weights of {path}", path=weights.path, got=wrong)
+    for name in report.untouched:  # Scale layers with a constant filler, which other programs keep in their code
         layer_param = net.layers[name].layer_param
         value = layer_param.scale_param.filler.value
         array = np.full(tuple(net.params[name][0].shape), value, np.float32)

@@ -303,12 +303,9 @@ def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.Exp
     """
     example = tuple(torch.from_numpy(x) for x in random_inputs(card, form, sizes_to_check(card)[-1]).values())
     axes = (1, 2) if form.inputs == "picture" else (2, 3)
-    sizes = dict.fromkeys(() if _is_resized(card) else axes, torch.export.Dim.AUTO)
+    is_resized = any(taken.size for taken in card.inputs.values())
+    sizes = dict.fromkeys(() if is_resized else axes, torch.export.Dim.AUTO)
     return trace(ExportModule(net, card, form), example, (sizes,) * len(example))
-
-
-def _is_resized(card: Card) -> bool:
-    return any(taken.size for taken in card.inputs.values())
 
 
 def sizes_to_check(card: Card) -> Sequence[tuple[int, int]]:

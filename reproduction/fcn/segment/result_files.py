@@ -6,7 +6,7 @@ The label map records what it was made from, so that a later run knows whether i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,12 +180,8 @@ def find_earlier(job: ImageJob, card: Card, record: ResultRecord) -> dict[str, A
         for top, kind in card.labels.items():
             with image_files.open_image(job.result_path(f"{suffix(card, top)}.png")) as image:
                 numbers = image_files.decode(image)
-            paths = {"png": f"{suffix(card, top)}.png"} | {
-                drawing: ending
-                for drawing in DRAWINGS
-                if (ending := f"{suffix(card, top)}_{drawing}.png") in record.written
-            }
-            labels[top] = _describe(job, paths, palette.count_shares(numbers, kind.classes))
+            drawings = [name for name in DRAWINGS if f"{suffix(card, top)}_{name}.png" in record.written]
+            labels[top] = _describe(job, suffix(card, top), drawings, palette.count_shares(numbers, kind.classes))
     except DataError:  # not a label map of ours, or a damaged one: it is written again
         return None
     return _result(job, card, numbers.shape, labels, "_scores.npz" in record.written) | {"skipped": True}
@@ -222,18 +218,18 @@ def write(
     labels = {}
     for top, segmentation in reversed(list(segmentations.items())):  # the record is written with the first one
         ending = suffix(card, top)
-        paths = {"png": f"{ending}.png"} | {drawing: f"{ending}_{drawing}.png" for drawing in options.drawings}
         if options.drawings:
             segmentation.draw(job.result_path(ending))
         text = {RECORD: json_file.dumps(asdict(record))} if not ending else {}
-        palette.write_png(segmentation.labels, job.result_path(paths["png"]), segmentation.colours, text)
-        labels[top] = _describe(job, paths, segmentation.shares)
+        palette.write_png(segmentation.labels, job.result_path(f"{ending}.png"), segmentation.colours, text)
+        labels[top] = _describe(job, ending, options.drawings, segmentation.shares)
     size = next(iter(segmentations.values())).labels.shape
     return _result(job, card, size, {top: labels[top] for top in card.labels}, options.scores)
 
 
-def _describe(job: ImageJob, endings: Mapping[str, str], shares: list[palette.Share]) -> dict[str, Any]:
+def _describe(job: ImageJob, suffix: str, drawings: Sequence[str], shares: list[palette.Share]) -> dict[str, Any]:
     """Return the paths of one label top's results and the shares of its classes, as JSON types."""
+    endings = {"png": f"{suffix}.png"} | {drawing: f"{suffix}_{drawing}.png" for drawing in drawings}
     paths = {kind: str(job.result_path(ending)) for kind, ending in endings.items()}
     return {**paths, "shares": [asdict(share) for share in shares]}
 

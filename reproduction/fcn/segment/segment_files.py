@@ -161,7 +161,9 @@ class _Run:
         for number, job in jobs.items():
             try:
                 records[number] = self._record(job)
-                earlier = None if self.options.overwrite else self._find_earlier(job, records[number])
+                earlier = None
+                if not self.options.overwrite:
+                    earlier = result_files.find_earlier(job, self.segmenter.card, records[number])
             except ReproductionError as error:
                 found[number] = JobResult(number, error=error)
                 continue
@@ -182,15 +184,11 @@ class _Run:
         return {"color": job.image, **found}
 
     def _record(self, job: ImageJob) -> ResultRecord:
-        precision, engine = (
-            getattr(self.segmenter.scorer, *pair) for pair in (("precision", "plain"), ("engine", "torch"))
-        )
+        scorer = self.segmenter.scorer
+        precision, engine = getattr(scorer, "precision", "plain"), getattr(scorer, "engine", "torch")
         precision += "" if engine == "torch" else f", {engine}"
         pictures = self._pictures(job)
         return result_files.make_record(self.segmenter.card, self.weights, precision, pictures, self.options)
-
-    def _find_earlier(self, job: ImageJob, record: ResultRecord) -> dict[str, Any] | None:
-        return result_files.find_earlier(job, self.segmenter.card, record)
 
     def _read(self, jobs: dict[int, ImageJob], found: dict[int, JobResult]) -> dict[int, SegmenterInput]:
         """Read all images of a batch, also those with results: the others are to be computed as together with them."""

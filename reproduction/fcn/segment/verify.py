@@ -7,7 +7,6 @@ the net can find, and the labels that OpenCV computes with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.caffe.errors import DataError, StrPath
@@ -61,20 +60,12 @@ def verify_file(
     identity, origin = check_hash(found, entries, known, recorded.get(net_name))
     parameters, is_complete = verify_parameters.copy_parameters(net, found)
     checks = [identity, check_size(found, net, entries), parameters]
-    checks += _check_values(net, record) if is_complete else _skip_values(_WITHOUT_PARAMETERS)
+    checks += _check_values(net, record) if is_complete else _skip(_WITHOUT_PARAMETERS, verify_parameters.WANT_VALUES)
     why = "" if is_complete else _WITHOUT_PARAMETERS
     if any(check.name == "finite" and check.result is CheckResult.FAIL for check in checks):
         why = _WITHOUT_NUMBERS
-    checks += _skip_labels(why) if why else _check_labels(net, net_param, record, found, progress)
+    checks += _skip(why, verify_labels.WANT_LABELS) if why else _check_labels(net, net_param, record, found, progress)
     return Verification(net_name, str(path), found.format, known["sha256"], origin, tuple(checks))
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """Where a file says that its weights come from: the name and the SHA-256 of another file."""
-
-    file: str
-    sha256: str
 
 
 def check_hash(
@@ -106,18 +97,20 @@ def check_hash(
         return passed_if(False, name, got, want), ""
     origin = ""
     if claim := _read_claim(found):
-        got += f"; made from {claim.file} (sha256 {claim.sha256}), as the file says"
-        origin = f"converted from {claim.file}"
+        file, sha256 = claim
+        got += f"; made from {file} (sha256 {sha256}), as the file says"
+        origin = f"converted from {file}"
     note = local_files.read_recorded_hash(local_files.record_path(found.path))
     if note is not None and note != known["sha256"]:
         return passed_if(False, name, got, f"sha256 {note}, recorded at the first download"), origin
     return not_checked(name, got + ("; as at the first download" if note else ""), want), origin
 
 
-def _read_claim(found: Weights) -> _Claim | None:
+def _read_claim(found: Weights) -> tuple[str, str] | None:
+    """Return the name and the SHA-256 of the file that a file says its weights come from, or None."""
     try:
         source = card.parse_card(found.metadata[card.METADATA_KEY], found.path).source
-        return _Claim(source["file"], source["sha256"])
+        return source["file"], source["sha256"]
     except (KeyError, DataError):
         return None
 
@@ -157,13 +150,9 @@ def _check_values(net: Net, record: NetRecord) -> list[WeightsCheck]:
     ]
 
 
-def _skip_values(why: str) -> list[WeightsCheck]:
-    return [
-        not_checked("finite", why, verify_parameters.WANT_FINITE),
-        not_checked("learned", why, verify_parameters.WANT_LEARNED),
-        not_checked("fixed", why, verify_parameters.WANT_FIXED),
-        not_checked("spread of scores", why, verify_parameters.WANT_SPREAD),
-    ]
+def _skip(why: str, wanted: Mapping[str, str]) -> list[WeightsCheck]:
+    """Return the results of checks that are not made, from what passes each by its name."""
+    return [not_checked(name, why, want) for name, want in wanted.items()]
 
 
 def _check_labels(
@@ -175,10 +164,3 @@ def _check_labels(
     checks = list(verify_labels.check_classes(net, about, images, progress))
     progress("labels of OpenCV")
     return [*checks, verify_labels.check_opencv(net, net_param, about, found, images[0])]
-
-
-def _skip_labels(why: str) -> list[WeightsCheck]:
-    return [
-        not_checked("classes", why, verify_labels.WANT_REACHED),
-        not_checked("OpenCV", why, verify_labels.WANT_EQUAL),
-    ]

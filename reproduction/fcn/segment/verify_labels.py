@@ -27,6 +27,8 @@ from reproduction.fcn.segment.verification import WeightsCheck, not_checked, pas
 
 WANT_REACHED = "for each class, an image in which it has the highest score at some pixel"
 WANT_EQUAL = "the labels of OpenCV 4, where the two highest scores differ by more than rounding errors"
+#: What passes each check of the labels, by its name.
+WANT_LABELS = {"classes": WANT_REACHED, "OpenCV": WANT_EQUAL}
 
 STEPS = 24  # of gradient ascent, at most
 STEPS_ACROSS = 16  # steps from the smallest to the largest value of a pixel

@@ -21,6 +21,8 @@ WANT_FINITE = "no NaN, no infinity"
 WANT_LEARNED = "different values in every learned parameter"
 WANT_FIXED = "bilinear kernels and constant scales, exactly as the prototxt fixes them"
 WANT_SPREAD = "the weights of every class spread 1/N to N times as much as the median class's, for N classes"
+#: What passes each check of the values, by its name.
+WANT_VALUES = {"finite": WANT_FINITE, "learned": WANT_LEARNED, "fixed": WANT_FIXED, "spread of scores": WANT_SPREAD}
 
 
 def copy_parameters(net: Net, weights: Weights) -> tuple[WeightsCheck, bool]:
@@ -39,10 +41,8 @@ def copy_parameters(net: Net, weights: Weights) -> tuple[WeightsCheck, bool]:
         report = net.copy_from(weights.net, weights.path)
     except WeightsError as error:
         return passed_if(False, "parameters", str(error).removeprefix(f"{weights.path}: "), WANT_PARAMETERS), False
-    missing = [name for name in report.untouched if name not in surgery.find_constant_scales(net)]
-    wrong = [f"no weights for {join_first(missing, 6)}"] if missing else []
-    wrong += [f"surplus weights for {join_first(report.ignored, 6)}"] if report.ignored else []
-    got = "; ".join(wrong) or f"{len(list(_name_parameters(net)))} parameters in {len(report.copied)} layers"
+    missing, wrong = surgery.list_misfits(net, report)
+    got = wrong or f"{len(list(_name_parameters(net)))} parameters in {len(report.copied)} layers"
     return passed_if(not wrong, "parameters", got, WANT_PARAMETERS), not missing
 
 
