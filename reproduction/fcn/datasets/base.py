@@ -27,6 +27,8 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array
+from reproduction.fcn.datasets import layouts
+from reproduction.fcn.datasets.layouts import FolderLayout
 from reproduction.fcn.images.framing import NO_FRAME, Framing
 
 Sample = dict[str, Array]
@@ -205,6 +207,42 @@ class Dataset(Sequence[Sample]):
             yield from draw_order(len(self), self.seed)
         while True:
             yield from range(len(self))
+
+
+class PublishedDataset(Dataset):
+    """A data set of the paper: a folder below the data root that has a file of each kind of data for each sample.
+
+    Args:
+        split: Name of the split.
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        folder: The data set's path in a prototxt, tried before the usual places; None for none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
+
+    Attributes:
+        places: The places where the folder may be, of the class.
+        patterns: The path of the file of each kind in the folder, with ``{}`` for the sample's name, of the class.
+    """
+
+    places: ClassVar[tuple[FolderLayout, ...]]
+    patterns: ClassVar[Mapping[str, str]]
+
+    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
+        super().__init__(split, root, tops, **order)
+        self.tree = layouts.find_folder(self.places, root, folder)
+        self.ids = self.list_ids(split)
+
+    @abstractmethod
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list."""
+
+    def file(self, kind: str, image_id: str) -> Path:
+        """Return the path of the file with one kind of data of a sample; it need not exist."""
+        return self.tree / self.patterns[kind].format(image_id)
+
+    def training_ids(self) -> set[str] | None:
+        """Return the ids of the split ``trainval``, on which the published nets were trained."""
+        return set(self.list_ids("trainval"))
 
 
 def draw_order(n: int, seed: int | None = SEED) -> Iterator[int]:

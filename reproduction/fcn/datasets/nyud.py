@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops, check_text, load_class_names
+from reproduction.fcn.datasets.base import PublishedDataset, check_text, load_class_names
 from reproduction.fcn.datasets.layouts import FolderLayout
 from reproduction.fcn.datasets.spec import VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
@@ -21,19 +21,13 @@ MEAN_LOG_DEPTH = np.array((7.844,), np.float32)
 
 _CLASSES = {"label": load_class_names("nyud")}
 _LAYOUT = FolderLayout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation"))
-_FILES = {
-    "color": "data/images/img_{}.png",
-    "depth": "data/depth/img_{}.png",
-    "hha": "data/hha/img_{}.png",
-    "label": "segmentation/img_{}.mat",
-}
 
 
 def _check_kinds(kinds: object) -> list[str] | str:
     return list(map(check_text, kinds)) if isinstance(kinds, list | tuple) else check_text(kinds)
 
 
-class NYUD(Dataset):
+class NYUD(PublishedDataset):
     """NYUDv2 in the format that Berkeley published (``nyud.tar.gz``).
 
     No list of the split ``trainval`` was published: it is ``train`` followed by ``val``.
@@ -62,14 +56,13 @@ class NYUD(Dataset):
     layer_folders: ClassVar = {"nyud_dir": "folder"}
     layer_checks: ClassVar = {"tops": _check_kinds}
 
-    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
-        super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
-        self.ids = self._list(split)
-
-    def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of the image, depth map or label map of a sample."""
-        return self.tree / _FILES[kind].format(image_id)
+    places = (_LAYOUT,)
+    patterns: ClassVar = {
+        "color": "data/images/img_{}.png",
+        "depth": "data/depth/img_{}.png",
+        "hha": "data/hha/img_{}.png",
+        "label": "segmentation/img_{}.mat",
+    }
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or depth map as float32 minus the mean, or a label map as (1, H, W) uint8."""
@@ -82,13 +75,10 @@ class NYUD(Dataset):
         values = caffe_input.check_labels(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
-    def training_ids(self) -> set[str]:
-        """Return the ids of the split ``trainval``, on which the published nets were trained."""
-        return set(self._list("trainval"))
-
-    def _list(self, split: str) -> list[str]:
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list."""
         places = [self.root / "splits" / "nyud", self.root / "nyud", self.tree]  # the published lists first
-        derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
+        derived = [*self.list_ids("train"), *self.list_ids("val")] if split == "trainval" else None
         return layouts.read_split(split, [place / f"{split}.txt" for place in places], derived, f"nyud-{split}")
 
 

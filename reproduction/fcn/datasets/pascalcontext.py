@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.base import PublishedDataset, Tops, load_class_names
 from reproduction.fcn.datasets.layouts import FolderLayout
 from reproduction.fcn.datasets.spec import HIGH_DATA, VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
@@ -33,7 +34,7 @@ _VOC2010 = FolderLayout(
 RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
-class PASCALContext(Dataset):
+class PASCALContext(PublishedDataset):
     """PASCAL-Context with the 59 classes of the paper's task; pixels with any of its 400 other labels are background.
 
     Background is a class like the others: it is trained and scored, and no pixel is void.
@@ -47,10 +48,9 @@ class PASCALContext(Dataset):
         split: A list in VOC 2010's ``ImageSets/Main``: ``train`` (4998 samples) or ``val`` (5105).
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        folder: The path of the annotations in a prototxt, tried before the usual places; None for none.
         voc_folder: The path in a prototxt of the folder that contains ``VOC2010``, tried before the usual places; None
             for none.
-        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
+        params: ``folder`` of ``PublishedDataset``; ``seed`` and ``randomize`` of ``Dataset``.
 
     Raises:
         DataError: In the cases of ``Dataset``, and if ``labels.txt`` or ``59_labels.txt`` exists in the folder of the
@@ -65,20 +65,14 @@ class PASCALContext(Dataset):
     layer = "PASCALContextSegDataLayer"
     layer_folders: ClassVar = {"context_dir": "folder", "voc_dir": "voc_folder"}
 
+    places = (_LAYOUT,)
+    patterns: ClassVar = {"label": "trainval/{}.mat"}
+
     def __init__(
-        self,
-        split: str,
-        root: StrPath,
-        tops: Tops | None = None,
-        *,
-        folder: str | None = None,
-        voc_folder: str | None = None,
-        **order: Any,
+        self, split: str, root: StrPath, tops: Tops | None = None, *, voc_folder: str | None = None, **params: Any
     ):
-        super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
-        self.images = layouts.find_folder((_VOC2010,), root, voc_folder and f"{voc_folder}/VOC2010")
-        self.ids = self._list(split)
+        self._voc_folder = voc_folder and f"{voc_folder}/VOC2010"
+        super().__init__(split, root, tops, **params)
         task = [RENAMED.get(name, name) for name in self.classes[1:]]
         listed = _names(self.tree / "59_labels.txt", task)
         if [RENAMED.get(name, name) for name in listed] != task:
@@ -88,11 +82,18 @@ class PASCALContext(Dataset):
         full = _names(self.tree / "labels.txt", load_class_names("pascalcontext-459"))
         self._task_label = _mapping(full, task, self.tree / "labels.txt")
 
+    @cached_property
+    def images(self) -> Path:
+        """The folder of VOC 2010, which has the images.
+
+        Raises:
+            DataError: If it is not found.
+        """
+        return layouts.find_folder((_VOC2010,), self.root, self._voc_folder)
+
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
-        if kind == "data":
-            return self.images / "JPEGImages" / f"{image_id}.jpg"
-        return self.tree / "trainval" / f"{image_id}.mat"
+        return self.images / f"JPEGImages/{image_id}.jpg" if kind == "data" else super().file(kind, image_id)
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image as (3, H, W) float32 minus the mean, or a label map as (1, H, W) uint8."""
@@ -104,11 +105,12 @@ class PASCALContext(Dataset):
     def training_ids(self) -> set[str] | None:
         """Return the ids of ``train``, on which the published nets were trained, or None if its list is not found."""
         try:
-            return set(self._list("train"))
+            return set(self.list_ids("train"))
         except DataError:
             return None
 
-    def _list(self, split: str) -> list[str]:
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list among those of VOC 2010."""
         return layouts.read_split(split, [self.images / "ImageSets" / "Main" / f"{split}.txt"])
 
 

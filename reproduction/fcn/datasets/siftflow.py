@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import StrPath
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.base import PublishedDataset, load_class_names
 from reproduction.fcn.datasets.layouts import FolderLayout
 from reproduction.fcn.datasets.spec import VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
@@ -23,10 +22,9 @@ _LAYOUT = FolderLayout(
     ("Images", "SemanticLabels", "GeoLabels"),
 )
 _SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
-_FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("GeoLabels", "mat")}
 
 
-class SIFTFlow(Dataset):
+class SIFTFlow(PublishedDataset):
     """SIFT Flow: outdoor scenes in which each pixel has a semantic label (``sem``) and a geometric one (``geo``).
 
     The published splits leave out two images without labels.
@@ -53,15 +51,12 @@ class SIFTFlow(Dataset):
     layer = "SIFTFlowSegDataLayer"
     layer_folders: ClassVar = {"siftflow_dir": "folder"}
 
-    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
-        super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
-        self.ids = self._list(split)
-
-    def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of the image (kind ``data``) or a label map (kind ``sem`` or ``geo``) of a sample."""
-        folder, ending = _FILES[kind]
-        return self.tree / folder / _SCENES / f"{image_id}.{ending}"
+    places = (_LAYOUT,)
+    patterns: ClassVar = {
+        "data": f"Images/{_SCENES}/{{}}.jpg",
+        "sem": f"SemanticLabels/{_SCENES}/{{}}.mat",
+        "geo": f"GeoLabels/{_SCENES}/{{}}.mat",
+    }
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image as (3, H, W) float32 minus the mean, or one of its two label maps as (1, H, W) uint8."""
@@ -74,11 +69,8 @@ class SIFTFlow(Dataset):
             numbers = np.maximum(caffe_input.check_labels(values, 3, low=-1), 0)
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
-    def training_ids(self) -> set[str]:
-        """Return the ids of the split ``trainval``, on which the published nets were trained."""
-        return set(self._list("trainval"))
-
-    def _list(self, split: str) -> list[str]:
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list."""
         places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # the published lists first
         return layouts.read_split(split, [place / f"{split}.txt" for place in places], published=f"siftflow-{split}")
 

@@ -11,7 +11,7 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath, safe_repr
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import VOID, Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.base import VOID, PublishedDataset, Tops, load_class_names
 from reproduction.fcn.datasets.custom.color_labels import Reading, check_palette_param
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.datasets.layouts import FolderLayout
@@ -68,7 +68,7 @@ def check_mean(mean: object) -> tuple[float, float, float]:
     raise DataError("'mean' is not three numbers", got=safe_repr(mean)[:80])
 
 
-class _VOCClasses(Dataset):
+class _VOCClasses(PublishedDataset):
     """The base of VOC and SBD: their classes, their mean, and the ids that the published nets were trained on.
 
     A data set with other classes in one of the two layouts lists their names in its ``classes.txt``, background first.
@@ -86,23 +86,20 @@ class _VOCClasses(Dataset):
         *,
         mean: Sequence[float] = MEAN_BGR,
         palette: Reading = None,
-        **order: Any,
+        **params: Any,
     ):
-        super().__init__(split, root, tops, **order)
+        super().__init__(split, root, tops, **params)
         self.read_labels = LabelReader(palette)
         # The published layer has this mean in double precision, unlike those of the other data sets.
         self.mean_bgr = np.array(mean, np.float64)
+        listed = self.tree / "classes.txt"
+        self._own_classes = layouts.read_class_names(listed) if listed.is_file() else None
+        self.label_classes = dict.fromkeys(self.label_classes, self.classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; the index is the label."""
         return self._own_classes or super().classes
-
-    def _take_classes(self) -> None:
-        """Load the class names from the data set's ``classes.txt``, if it exists."""
-        listed = self.tree / "classes.txt"
-        self._own_classes = layouts.read_class_names(listed) if listed.is_file() else None
-        self.label_classes = dict.fromkeys(self.label_classes, self.classes)
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
@@ -146,26 +143,17 @@ class VOC(_VOCClasses):
     name = "voc"
     layer = "VOCSegDataLayer"
     layer_folders: ClassVar = {"voc_dir": "folder"}
-    years: ClassVar[tuple[FolderLayout, ...]] = (_VOC2011, _VOC2012)
+    places: ClassVar[tuple[FolderLayout, ...]] = (_VOC2011, _VOC2012)
+    patterns: ClassVar = {"data": "JPEGImages/{}.jpg", "label": "SegmentationClass/{}.png"}
 
-    def __init__(
-        self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
-    ):
-        super().__init__(split, root, tops, **params)
-        self.tree = layouts.find_folder(self.years, root, folder)
-        self._take_classes()
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list."""
         files = [
             self.tree / "ImageSets" / "Segmentation" / f"{split}.txt",
             *(self.root / below / f"{split}.txt" for below in ("splits/pascal", "pascal")),
         ]
         derived = self._seg11valid() if split == "seg11valid" else None
-        self.ids = layouts.read_split(split, files, derived, published=split)
-
-    def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
-        if kind == "data":
-            return self.tree / "JPEGImages" / f"{image_id}.jpg"
-        return self.tree / "SegmentationClass" / f"{image_id}.png"
+        return layouts.read_split(split, files, derived, published=split)
 
     def overlap(self) -> list[str] | None:
         """Return the ids of this split that are in SBD's train split, on which the published nets were trained.
@@ -188,14 +176,14 @@ class VOC2011(VOC):
     """PASCAL VOC segmentation of 2011 only, see ``VOC``."""
 
     name = "voc2011"
-    years = (_VOC2011,)
+    places = (_VOC2011,)
 
 
 class VOC2012(VOC):
     """PASCAL VOC segmentation of 2012 only, see ``VOC``."""
 
     name = "voc2012"
-    years = (_VOC2012,)
+    places = (_VOC2012,)
 
 
 class SBD(_VOCClasses):
@@ -226,21 +214,18 @@ class SBD(_VOCClasses):
     layer = "SBDDSegDataLayer"
     layer_folders: ClassVar = {"sbdd_dir": "folder"}
 
-    def __init__(
-        self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
-    ):
-        super().__init__(split, root, tops, **params)
-        self.tree = layouts.find_folder((_SBD,), root, folder)
-        self._take_classes()
-        self.ids = layouts.read_split(split, [self.tree / f"{split}.txt"])
+    places = (_SBD,)
+    patterns: ClassVar = {"data": "img/{}.jpg", "label": "cls/{}.mat"}
+
+    def list_ids(self, split: str) -> list[str]:
+        """Return the ids of a split, in the order of its list."""
+        return layouts.read_split(split, [self.tree / f"{split}.txt"])
 
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
-        if kind == "data":
-            return self.tree / "img" / f"{image_id}.jpg"
-        converted = self.tree / "cls" / f"{image_id}.png"
-        original = converted.with_suffix(".mat")
-        return converted if converted.is_file() and not original.is_file() else original
+        original = super().file(kind, image_id)
+        converted = original.with_suffix(".png")
+        return converted if kind == "label" and converted.is_file() and not original.is_file() else original
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of ``train``, on which the published nets were trained, or None if its list does not exist."""
