@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.formats import files
@@ -107,6 +107,12 @@ def matching(pattern: str, want: str) -> Constraint:
     """
     compiled = re.compile(pattern)
     return Constraint(want, compiled.fullmatch)
+
+
+class OpenRecord:
+    """A base of dataclasses that ignore the names for which they have no field; see ``extra_names``."""
+
+    extra_names: ClassVar = ("*",)
 
 
 def parse(text: bytes) -> Any:

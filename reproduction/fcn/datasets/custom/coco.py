@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files, json_file
-from reproduction.caffe.formats.json_file import between
+from reproduction.caffe.formats.json_file import OpenRecord, between
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets.custom import outlines
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
@@ -35,10 +35,8 @@ _Id = int | str
 
 
 @dataclass(frozen=True)
-class CocoImage:
+class CocoImage(OpenRecord):
     """The entry of an image: its id, the name of its file, and its size in pixels, if it is stated."""
-
-    extra_names: ClassVar = ("*",)
 
     id: _Id
     file_name: str
@@ -47,10 +45,8 @@ class CocoImage:
 
 
 @dataclass(frozen=True)
-class CocoCategory:
+class CocoCategory(OpenRecord):
     """The entry of a category: its id and name, and the name of the group that it is in."""
-
-    extra_names: ClassVar = ("*",)
 
     id: _Id
     name: str
@@ -58,10 +54,8 @@ class CocoCategory:
 
 
 @dataclass(frozen=True)
-class CocoInstance:
+class CocoInstance(OpenRecord):
     """The entry of an instance: its image, its category, its outline as parsed JSON, and whether it is a crowd."""
-
-    extra_names: ClassVar = ("*",)
 
     image_id: _Id
     category_id: _Id | None = None
@@ -72,10 +66,8 @@ class CocoInstance:
 
 
 @dataclass(frozen=True)
-class CocoFile:
+class CocoFile(OpenRecord):
     """The entries of a file in COCO's format."""
-
-    extra_names: ClassVar = ("*",)
 
     images: Sequence[CocoImage]
     categories: Sequence[CocoCategory] = ()

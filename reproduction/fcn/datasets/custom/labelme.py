@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from PIL import Image, ImageDraw
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files, json_file
-from reproduction.caffe.formats.json_file import between
+from reproduction.caffe.formats.json_file import OpenRecord, between
 from reproduction.fcn.datasets.custom import outlines
 from reproduction.fcn.datasets.custom.outlines import Annotations, LabelRegion, Size
 
@@ -35,10 +35,8 @@ _Side = Annotated[int, between(1, image_files.MAX_SIDE)]
 
 
 @dataclass(frozen=True)
-class LabelMeShape:
+class LabelMeShape(OpenRecord):
     """A shape: the name of its class, its points as parsed JSON, its type, and its mask as a base64 PNG, if any."""
-
-    extra_names: ClassVar = ("*",)
 
     label: str
     points: Any
@@ -47,10 +45,8 @@ class LabelMeShape:
 
 
 @dataclass(frozen=True)
-class LabelMeFile:
+class LabelMeFile(OpenRecord):
     """The shapes of an image, and its size in pixels, if it is stated."""
-
-    extra_names: ClassVar = ("*",)
 
     shapes: Sequence[LabelMeShape]
     imageHeight: _Side | None = None  # noqa: N815 (LabelMe's name)
@@ -86,7 +82,9 @@ class LabelMe(Annotations):
 
     def names(self) -> tuple[str, ...]:
         """Return the labels of all shapes in alphabetic order; this reads every file."""
-        return outlines.join_names([sorted({shape.label for path in self._paths.values() for shape in _shapes(path)})])
+        return outlines.join_names(
+            [sorted({shape.label for path in self._paths.values() for shape in load(path).shapes})]
+        )
 
     def size(self, image_id: str) -> Size | None:
         """Return the (height, width) that an image's file states, or None."""
@@ -101,10 +99,6 @@ class LabelMe(Annotations):
         """
         found = load(self._paths[image_id])
         return [_region(shape, f"shape {number}") for number, shape in enumerate(found.shapes, 1)]
-
-
-def _shapes(path: Path) -> Sequence[LabelMeShape]:
-    return load(path).shapes
 
 
 def _region(shape: LabelMeShape, place: str) -> LabelRegion:
