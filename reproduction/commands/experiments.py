@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     sets = [name for name in args.names if name in SPECS] or ["mini"]
     names = [name for name in args.names if name not in SPECS]
-    recorded = local_files.find_scores_folder(sets[0]) / experiments.FILE
+    recorded = local_files.find_weights_path(sets[0]) / experiments.FILE
     if not args.names:
         results = experiments.load_results(recorded)
         say(*experiments.list_experiments(results), "", "`fcn experiments NAME` runs one, `fcn experiments all` all.")

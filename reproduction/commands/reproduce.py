@@ -75,7 +75,7 @@ def reproduce(args: argparse.Namespace) -> int:
     nets = pipeline.select_nets(args.set, args.nets)
     device = devices.select_device(args.device)
     folder = args.report / args.set
-    records = args.weights / args.set if args.record else local_files.find_scores_folder(args.set, args.weights)
+    records = args.weights / args.set if args.record else local_files.find_weights_path(args.set, args.weights)
     record_path = records / "scores.json"
     prepare = partial(compiled, precision=precision(args))
     roots = local_files.FileRoots(args.weights, args.data)

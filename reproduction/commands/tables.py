@@ -116,7 +116,7 @@ def compute_table(name: str, args: argparse.Namespace, nets: Sequence[NetRecord]
     if name == "bound":
         bounds = table.EXPERIMENTS["bounds"]
         return replace(make_table(bounds, measure(bounds, settings)), name=name)
-    scores = tables.find_scores(args.report / args.set, local_files.find_scores_folder(args.set))
+    scores = tables.find_scores(args.report / args.set, local_files.find_weights_path(args.set))
     return tables.skip_table(scores, score_fixed_net(args, settings), args.set)
 
 

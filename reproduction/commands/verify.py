@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load_recorded_hashes(dataset: str) -> dict[str, str]:
     """Return the SHA-256 of each net's weights that come with this project, by name."""
-    path = local_files.find_scores_folder(dataset) / "scores.json"
+    path = local_files.find_weights_path(dataset) / "scores.json"
     return {net.net: net.weights_sha256 for net in record.load_report(path).nets} if path.is_file() else {}
 
 

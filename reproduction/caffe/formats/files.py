@@ -404,6 +404,18 @@ def remove_parts(folder: StrPath) -> None:
                 os.close(descriptor)
 
 
+def make_folder(path: StrPath) -> None:
+    """Create a folder and those that it is in, unless they exist.
+
+    Raises:
+        ReproductionError: If it cannot be created.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, path) from None
+
+
 @contextlib.contextmanager
 def staging_folder(target: StrPath, ending: str) -> Iterator[Path]:
     """Context manager that creates an empty folder ``.NAME.ENDING`` next to ``target``, to prepare its new content in.

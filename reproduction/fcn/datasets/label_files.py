@@ -109,18 +109,20 @@ class LabelReader:
             used = [index for index in _used(image) if index < len(colours)]
         if not _is_known(colours, used):
             wrong = [index for index in used if not (colours[index] == _VOC[index]).all()]
-            got = ", ".join(f"{index} as {_rgb(colours, index)}" for index in wrong[:4])
+            got = ", ".join(f"{index} as {color_labels.to_rgb(colours[index])}" for index in wrong[:4])
             raise DataError(UNKNOWN, got=got, want="VOC's colours or a grey ramp", remedy=_BY_COLOUR)
         if (index := self._conflict(colours, used)) is not None:
             first, where = self._known[index]
-            got, want = f"{index} as {_rgb(colours, index)}", f"{first} as in {where}"
+            got, want = f"{index} as {color_labels.to_rgb(colours[index])}", f"{first} as in {where}"
             raise DataError(DIFFERENT, got=got, want=want, remedy=_BY_COLOUR)
         for index in used:
-            self._known.setdefault(index, (_rgb(colours, index), name))
+            self._known.setdefault(index, (color_labels.to_rgb(colours[index]), name))
 
     def _conflict(self, colours: UInt8, indices: list[int]) -> int | None:
         """Return the first of the indices whose colour differs from an earlier file's, or None."""
-        return next((i for i in indices if i in self._known and self._known[i][0] != _rgb(colours, i)), None)
+        return next(
+            (i for i in indices if i in self._known and self._known[i][0] != color_labels.to_rgb(colours[i])), None
+        )
 
 
 def read_indices(path: StrPath) -> UInt8:
@@ -148,7 +150,7 @@ def count_colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
     """
     next(image_files.split_rows(image))
     table, used = _palette(image), _used(image)
-    return {index: (_rgb(table, index), count) for index, count in used.items() if index < len(table)}
+    return {index: (color_labels.to_rgb(table[index]), count) for index, count in used.items() if index < len(table)}
 
 
 def _used(image: Image.Image) -> dict[int, int]:
@@ -170,8 +172,3 @@ def _is_known(colours: UInt8, used: list[int]) -> bool:
     length = 1 + max(np.flatnonzero(colours.any(axis=1)).tolist(), default=0)  # some formats pad palettes with black
     ramp = np.linspace(0, 255, length)[:, None]
     return length > max(used) and bool((abs(colours[:length] - ramp) <= 1).all())
-
-
-def _rgb(colours: UInt8, index: int) -> RGB:
-    red, green, blue = colours[index].tolist()
-    return red, green, blue

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from reproduction.caffe import locks
-from reproduction.caffe.errors import DataError, StrPath, cannot_write
+from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 
@@ -141,17 +141,14 @@ def extract(
         ReproductionError: If ``folder`` cannot be written.
     """
     path, target = Path(archive), Path(folder)
-    rules = limits or ArchiveLimits()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(error, target.parent) from None
+    files.make_folder(target.parent)
     with (
         locks.lock_path(target, "another process is unpacking here", reentrant=True),
         files.staging_folder(target, "unpacking") as staging,
     ):
         try:
-            _unpack(path, staging, rules, progress)
+            with files.open_regular(path) as raw:
+                _unpack(raw, path, staging, limits or ArchiveLimits(), progress)
             inner = _find_folder(path, staging, holding)
             _move(inner, target)
         except OSError as error:
@@ -165,12 +162,7 @@ def extract(
     return target
 
 
-def _unpack(path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
-    with files.open_regular(path) as raw:
-        _unpack_opened(raw, path, staging, limits, progress)
-
-
-def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
+def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
     size = os.fstat(raw.fileno()).st_size
     free = shutil.disk_usage(staging).free
     if free < size:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.caffe import locks
-from reproduction.caffe.errors import ReproductionError, cannot_write
+from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives, local_files
 from reproduction.fcn.fetch.file_sources import MIRROR_VARIABLE, list_sources
@@ -121,7 +122,7 @@ class _Fetcher:
         folder = self.roots.used_path(entry)
         if local_files.is_present(entry, self.roots):
             return FetchedEntry(entry, folder, "present", "")
-        _make_folder(folder.parent)
+        files.make_folder(folder.parent)
         with locks.lock_path(folder, "another process is fetching or unpacking it"):
             if local_files.is_present(entry, self.roots):  # unpacked by another process in the meantime
                 return FetchedEntry(entry, folder, "present", "")
@@ -140,7 +141,7 @@ class _Fetcher:
             return target, _record_hash(entry, target, local_files.check_file(entry, target, progress=bar))
         if not entry.hashes:  # raise for an invalid record before the download, not after it
             local_files.read_recorded_hash(local_files.record_path(target))
-        _make_folder(target.parent)
+        files.make_folder(target.parent)
         bar = self.progress(target.name) if self.progress else None
         problems = []
         with PartialFile(target, entry) as part:
@@ -156,13 +157,6 @@ class _Fetcher:
                     if waiting:
                         self.note(f"{entry.name}: {source.place}: {error}; trying {waiting[0]}")
         raise SourceError("; ".join(problems))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(error, folder) from None
 
 
 def _fetch_from(

@@ -70,32 +70,20 @@ def is_present(entry: Entry, roots: FileRoots) -> bool:
     return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def find_weights_file(path: str, folder: StrPath | None = None) -> Path:
-    """Return the path of a file below the weights folder, or of the one that comes with this project if it is missing.
+def find_weights_path(path: str, folder: StrPath | None = None) -> Path:
+    """Return a path below the weights folder, or that of what comes with this project if it is missing there.
 
     Args:
-        path: The path below the weights folder, such as ``mini/mini-vgg.caffemodel``.
+        path: The path of a file below the weights folder, such as ``mini/mini-vgg.caffemodel``, or of a folder, such as
+            ``mini`` with the recorded scores of Mini-VOC's nets.
         folder: The weights folder; None for ``folders.find_weights_folder``.
 
     Returns:
-        A path in the weights folder if the file is in neither.
+        A path in the weights folder if it is in neither.
     """
     wanted = Path(folder or folders.find_weights_folder()) / path
     included = INCLUDED_WEIGHTS / path
-    return included if included.is_file() and not wanted.is_file() else wanted
-
-
-def find_scores_folder(set_name: str, folder: StrPath | None = None) -> Path:
-    """Return the folder with the recorded scores of a data set's nets, and with their weights if they are Mini-VOC's.
-
-    Args:
-        set_name: The name of the data set.
-        folder: The weights folder; None for ``folders.find_weights_folder``. If it does not have a folder of that name,
-            the one that comes with this project is returned, if there is one.
-    """
-    wanted = Path(folder or folders.find_weights_folder()) / set_name
-    included = INCLUDED_WEIGHTS / set_name
-    return included if included.is_dir() and not wanted.is_dir() else wanted
+    return included if included.exists() and not wanted.exists() else wanted
 
 
 def find_weights(record: NetRecord, folder: StrPath | None = None) -> Path:
@@ -112,12 +100,12 @@ def find_weights(record: NetRecord, folder: StrPath | None = None) -> Path:
     name = record.name
     if record.caffemodel is None:
         raise WeightsError(f"no weights of {name} were published", remedy="Name your own with --weights.")
-    path = find_weights_file(record.caffemodel, folder)
-    for there in (path, find_weights_file(os.fspath(Path(record.caffemodel).with_suffix(".safetensors")), folder)):
+    path = find_weights_path(record.caffemodel, folder)
+    for there in (path, find_weights_path(os.fspath(Path(record.caffemodel).with_suffix(".safetensors")), folder)):
         if there.is_file():
             return there
     for copy in find_copies(name):
-        if (there := find_weights_file(copy.path, folder)).is_file():
+        if (there := find_weights_path(copy.path, folder)).is_file():
             return there
     remedy = f"Train it with `fcn train --net {name}`, or name yours with --weights."
     if name in load_manifest().entries:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, cannot_write
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least, matching
+from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.manifest import Entry
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class PartialFile:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in archives.DISK_FULL:
                 raise
             have = self.size()
             reason = (error.strerror or "the disk is full").lower()

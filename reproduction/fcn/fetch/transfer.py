@@ -165,16 +165,21 @@ def open_url(request: Request, part: PartialFile | None, timeout_s: float) -> we
 def _read_page(response: web.Response, timeout_s: float) -> bytes:
     page, deadline = b"", time.monotonic() + timeout_s
     while (left := google_drive.MAX_PAGE_BYTES - len(page)) > 0 and time.monotonic() < deadline:
-        try:
-            block = response.block(left)
-        except (OSError, http.client.HTTPException) as error:
-            reason = _format_reason(error) if isinstance(error, OSError) else type(error).__name__
-            silent = isinstance(error, TimeoutError)
-            raise TransferError(f"the connection broke in a page ({reason})", is_silent=silent) from None
+        block = _read_block(response, left, "in a page")
         if not block:
             break
         page += block
     return page
+
+
+def _read_block(response: web.Response, size: int, place: str) -> bytes:
+    """Return the next bytes of a body, at most ``size``; ``place`` says in the error where the connection broke."""
+    try:
+        return response.block(size)
+    except (OSError, http.client.HTTPException) as error:
+        reason = _format_reason(error) if isinstance(error, OSError) else type(error).__name__
+        silent = isinstance(error, TimeoutError)
+        raise TransferError(f"the connection broke {place} ({reason})", is_silent=silent) from None
 
 
 def _open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:
@@ -263,12 +268,7 @@ def _read_blocks(response: web.Response, part: PartialFile, total: int | None, t
             if part.size() - had < _MIN_BYTES:
                 raise TransferError(f"it sends less than {_MIN_BYTES:,} bytes in {timeout_s:g} s")
             had, since = part.size(), now
-        try:
-            block = response.block(_CHUNK_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            reason = _format_reason(error) if isinstance(error, OSError) else type(error).__name__
-            silent = isinstance(error, TimeoutError)
-            raise TransferError(f"the connection broke at {part.size():,} bytes ({reason})", is_silent=silent) from None
+        block = _read_block(response, _CHUNK_BYTES, f"at {part.size():,} bytes")
         if not block:
             if total is not None:
                 raise TransferError(f"the connection ended at {part.size():,} of {total:,} bytes")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath, cannot_write, printable
+from reproduction.caffe.errors import DataError, StrPath, printable
+from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Float32, UInt8
 from reproduction.fcn.images import decode, palette
 
@@ -100,10 +101,7 @@ class Segmentation:
         name = name or self.name or "image"
         if Path(name).name != name:
             raise DataError("this is not the name of a file", got=repr(name), remedy="Name the folder separately.")
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(error, folder) from None
+        files.make_folder(folder)
         drawn = self.draw(Path(folder) / name)
         labels = Path(folder) / f"{name}.png"
         palette.write_png(self.labels, labels, self.colours)

@@ -112,9 +112,9 @@ def _find_parent(name: str, out: Path, published: Path | None, *, custom: bool) 
     entry = local_files.load_manifest().entries.get(name)
     entries = [entry, *local_files.find_copies(name)] if entry else []
     file_name, page = systems.CLASSIFIERS.get(name, ("", ""))
-    files = [local_files.find_weights_file(file.path, published) for file in entries]
-    files += [local_files.find_weights_file(file_name, published)] if file_name else []
-    for path in [trained, local_files.find_weights_file(f"mini/{name}.caffemodel", published), *files]:
+    files = [local_files.find_weights_path(file.path, published) for file in entries]
+    files += [local_files.find_weights_path(file_name, published)] if file_name else []
+    for path in [trained, local_files.find_weights_path(f"mini/{name}.caffemodel", published), *files]:
         if path.is_file():
             return path
     remedy = f"Fetch them with `fcn fetch {name}`" if entry else f"Train {name} first"

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.caffe.formats import files, json_file
-from reproduction.caffe.formats.json_file import Constraint, at_least, between, matching
+from reproduction.caffe.formats.json_file import Constraint, OpenRecord, at_least, between, matching
 from reproduction.caffe.training.events import Iteration, LossValue, Step
 
 LOG_FILE = "log.jsonl"
@@ -45,7 +45,7 @@ _Fraction = Annotated[float, between(0, 1)] | None
 
 
 @dataclass(frozen=True)
-class Resume:
+class Resume(OpenRecord):
     """The record that a resumed training adds to its log; ``Start``, a log's first record, has the same fields too.
 
     Attributes:
@@ -59,8 +59,6 @@ class Resume:
         classes: the class names by label top, e.g. ``{"label": ["background", ...]}``; empty if the net is a classifier
             of whole images.
     """
-
-    extra_names: ClassVar = ("*",)
 
     iteration: Iteration
     stage: _NetName
@@ -105,7 +103,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(OpenRecord):
     """The record of one validation: the net with its present weights, evaluated on the validation images.
 
     Attributes:
@@ -118,8 +116,6 @@ class Validation:
         notes: warnings, such as that the net predicts one class for every pixel.
     """
 
-    extra_names: ClassVar = ("*",)
-
     iteration: Iteration
     images: Annotated[int, at_least(0)] | None = None
     scores: Mapping[str, Metrics] = field(default_factory=dict)
@@ -129,10 +125,8 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class _Record:
+class _Record(OpenRecord):
     """The fields of every record of a log; others depend on its kind."""
-
-    extra_names: ClassVar = ("*",)
 
     record: str
     iteration: Iteration
@@ -168,10 +162,7 @@ class TrainingLog:
         self._file: io.FileIO | None = None
         if path is None:
             return
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(error, path) from None
+        files.make_folder(Path(path).parent)
         kept = [record for _, record in _read_json(path) if _is_before(record, iteration)] if iteration else []
         self.validated = any(record["record"] == "validation" and record["iteration"] == iteration for record in kept)
         with files.open_atomic(path) as file:

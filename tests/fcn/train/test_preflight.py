@@ -202,7 +202,7 @@ def test_pictures_that_are_learnt_from_are_not_validated_on(sbd):
 
 @dataclass
 class Listed:
-    images: list = field(default_factory=list)
+    entries: list = field(default_factory=list)
 
 
 def test_labels_of_a_list_are_held_against_the_classes():

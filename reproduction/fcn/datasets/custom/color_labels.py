@@ -14,9 +14,9 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath, safe_repr
+from reproduction.caffe.errors import DataError, StrPath, join_first, safe_repr
 from reproduction.caffe.formats import files, image_files
-from reproduction.caffe.typing import Array, UInt8, UInt32
+from reproduction.caffe.typing import UInt8, UInt32
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.images import palette
 
@@ -119,8 +119,8 @@ def palette_classes(found: Palette) -> tuple[str, ...]:
 def voc_palette(names: Sequence[str]) -> dict[str, RGB]:
     """Return a palette that gives classes the colours in which VOC draws its classes 0, 1, 2 ... and void."""
     colours = palette.voc_colours()
-    found = {name: _rgb(colours[i]) for i, name in enumerate(names)}
-    return {**found, VOID_NAME: _rgb(colours[VOID])}
+    found = {name: to_rgb(colours[i]) for i, name in enumerate(names)}
+    return {**found, VOID_NAME: to_rgb(colours[VOID])}
 
 
 def has_voc_colours(found: Iterable[RGB], names: Sequence[str]) -> bool:
@@ -207,32 +207,20 @@ def colours_to_labels(rgb: UInt8, found: Palette) -> UInt8:
     """
     numbers = {name: number for number, name in enumerate(palette_classes(found))} | {VOID_NAME: VOID}
     # Pack each colour into one integer, and find all pixels by binary search in the sorted palette.
-    known = sorted((_pack(colour), numbers[name]) for name, colour in found.items())
-    keys = np.array([key for key, _ in known], np.uint32)
-    packed = _packed(rgb)
+    keys, packed = _packed(np.array([*found.values()], np.uint8)), _packed(rgb)
+    order = np.argsort(keys)
+    keys = keys[order]
     places = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
     wrong = keys[places] != packed
     if wrong.any():
         others = [_unpacked(int(value)) for value in np.unique(packed[wrong])]
         raise DataError(
             "colours of no class",
-            got=f"{format_colours(others)} in {int(wrong.sum())} pixels",
+            got=f"{join_first(others, 4)} in {int(wrong.sum())} pixels",
             want="the colours of the palette",
             remedy="Add them to it, or save the labels without smoothing.",
         )
-    return np.array([number for _, number in known], np.uint8)[places]
-
-
-def format_colours(found: Iterable[RGB], most: int = 4) -> str:
-    """Format the first few colours of several for an error message.
-
-    Args:
-        found: The colours.
-        most: The number of colours to list; of the others, only the number is stated.
-    """
-    colours = list(found)
-    more = f" and {len(colours) - most} more" if len(colours) > most else ""
-    return ", ".join("({}, {}, {})".format(*colour) for colour in colours[:most]) + more
+    return np.array([numbers[name] for name in found], np.uint8)[order][places]
 
 
 def is_name(name: object) -> bool:
@@ -263,10 +251,6 @@ def check_palette_param(colours: object) -> Reading:
     )
 
 
-def _pack(colour: RGB) -> int:
-    return colour[0] << 16 | colour[1] << 8 | colour[2]
-
-
 def _packed(rgb: UInt8) -> UInt32:
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.uint32)
@@ -276,5 +260,7 @@ def _unpacked(value: int) -> RGB:
     return value >> 16, value >> 8 & 255, value & 255
 
 
-def _rgb(colour: Array) -> RGB:
-    return int(colour[0]), int(colour[1]), int(colour[2])
+def to_rgb(colour: UInt8) -> RGB:
+    """Return a row of an array of colours as a tuple."""
+    red, green, blue = colour.tolist()
+    return red, green, blue
