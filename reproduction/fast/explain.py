@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-from reproduction.fast.ops import Op
 from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.regions import EMPTY
-from reproduction.fast.winograd import PooledConvolution
 
 
 def format_plan(plan: ExecutionPlan) -> str:
     """Return a table of a plan: how each layer is computed, which part of its top, and by how many multiplications."""
     rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
     totals = [0, 0]
-    for op, how in _describe_ops(plan):
+    for op in (op for step in plan.steps for op in step.ops):
         name = op.tops[0] if op.tops else ""
         blob, shape, products = plan.regions.get(name), plan.facts.shapes.get(name, ()), op.products_per_pixel
         sizes = [side.size for side in blob.computed] if blob else []
+        how = op.describe(blob.computed if blob else EMPTY)
         counts = [products * math.prod(sizes), products * math.prod(shape[2:])] if products else [0, 0]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         texts = [f"{count / 1e6:,.0f}" if products else "" for count in counts]
@@ -32,13 +30,3 @@ def format_plan(plan: ExecutionPlan) -> str:
         saved = f"{1 - totals[0] / totals[1]:.0%}"
         table.append(f"{saved} of the products are saved: where no pixel of the image reaches, all images are alike.")
     return "\n".join(line.rstrip() for line in table)
-
-
-def _describe_ops(plan: ExecutionPlan) -> Iterator[tuple[Op, str]]:
-    """Yield each op and a description of how it is computed."""
-    for step in plan.steps:
-        for position, op in enumerate(step.ops):
-            blob = plan.regions.get(op.tops[0]) if op.tops else None
-            how = op.describe(blob.computed if blob else EMPTY)
-            is_pooled = position and isinstance(step.kernel, PooledConvolution)
-            yield op, how + (", fused with the layer before" if is_pooled else "")

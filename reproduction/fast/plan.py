@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import EllipsisType
@@ -13,10 +12,9 @@ from torch import Tensor
 from reproduction.caffe.geometry import Shape
 from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.blob_regions import BlobRegions, count_products, find_zero_image_blobs
-from reproduction.fast.kernels import LARGE_TOP, Kernel, MaxPool, Read, RecordedKernels
+from reproduction.fast.kernels import LARGE_TOP, Kernel, Read, RecordedKernels
 from reproduction.fast.ops import Op
 from reproduction.fast.regions import EMPTY, Region, Slices
-from reproduction.fast.winograd import PooledConvolution, WinogradConvolution
 
 # The border around the computed region of a blob: slices of the buffer, and values (1, C, h, w) or None for zeros.
 Border = list[tuple[Slices, Tensor | None]]
@@ -119,7 +117,6 @@ def build_plan(
                 stored = regions[bottom].stored if bottom in regions else None
                 reads.append((bottom, region.extend(*op.overread(computed)).slices_in(stored) if stored else None))
         steps.append(ExecutionStep((op,), op.make_kernel(bottoms, computed), reads, op.tops))
-    steps = _fuse_pooling(steps, regions, wanted)
     steps = _merge_recordable(steps, facts.shapes, regions, wanted) if record else steps
 
     def find_place(name: str, *, needs: bool = False) -> BufferPlace | None:
@@ -148,45 +145,6 @@ def _make_border(name: str, blob: BlobRegions, facts: BlobFacts, zero_values: Ma
     for strip in needed.strips_around(blob.computed):
         border.append((strip.slices_in(blob.stored), facts.expand(zero_values[name], name, strip)))
     return border
-
-
-def _fuse_pooling(
-    steps: Iterable[ExecutionStep], regions: Mapping[str, BlobRegions], wanted: Iterable[str]
-) -> list[ExecutionStep]:
-    """Merge each max pooling with the convolution before it, if nothing else reads the convolution's top."""
-    steps = list(steps)
-    readers = Counter([*wanted, *(bottom for step in steps for op in step.ops for bottom in op.bottoms)])
-    fused: list[ExecutionStep] = []
-    for step in steps:
-        is_only_reader = fused and step.ops[0].bottoms == fused[-1].tops and readers[fused[-1].tops[0]] == 1
-        kernel = _fuse_kernels(fused[-1], step, regions) if is_only_reader else None
-        if kernel:
-            fused[-1] = ExecutionStep(fused[-1].ops + step.ops, kernel, fused[-1].reads, step.tops)
-        else:
-            fused.append(step)
-    return fused
-
-
-def _fuse_kernels(
-    convolution: ExecutionStep, pooling: ExecutionStep, regions: Mapping[str, BlobRegions]
-) -> PooledConvolution | None:
-    """Return a kernel that convolves and pools, or None if the two steps cannot be merged.
-
-    The windows of the pooling must be adjacent and start with the first computed pixel, and the top of the convolution
-    must have no border.
-    """
-    if not isinstance(convolution.kernel, WinogradConvolution) or not isinstance(pooling.kernel, MaxPool):
-        return None
-    convolved, pooled = regions[convolution.tops[0]], regions[pooling.tops[0]]
-    if convolved.has_border:
-        return None
-    sides = zip(pooling.kernel.windows, convolved.computed, pooled.computed, strict=True)
-    if any(
-        (window.kernel, window.pad) != (window.stride, 0) or low.start != high.start * window.stride
-        for window, low, high in sides
-    ):
-        return None
-    return PooledConvolution(convolution.kernel, pooling.kernel, convolved.computed)
 
 
 def _merge_recordable(

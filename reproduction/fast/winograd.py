@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe.layers.quick.winograd import WinogradMatrices
-from reproduction.fast import kernels
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool, check_converted
-from reproduction.fast.regions import Region
+from reproduction.fast.kernels import ConvolutionKernel, check_converted
 
 _OUTPUTS = 512  # output channels computed at a time
 _BLOCK_BYTES = 6 << 20  # size of the transformed inputs of a block, so that the CPU's caches hold them
@@ -114,19 +112,12 @@ class WinogradConvolution(ConvolutionKernel):
             else:
                 yield slice(first, last), part.view(-1, self.depth, last - first)
 
-    def overread(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return how many more rows and columns of the bottom are read than ``rows`` x ``columns`` outputs depend on.
-
-        Whole tiles of outputs are computed, the last of which may extend beyond these outputs.
-        """
-        return -rows % self.outputs[0], -columns % self.outputs[1]
-
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Convolve the bottom into ``out``, and return ``out``.
 
         Args:
-            bottoms: One tensor ``(N, C, h, w)``, preferably channels-last, with h = H + r - 1 and w = W + r - 1, and in
-                addition the rows and columns of ``overread``.
+            bottoms: One tensor ``(N, C, h, w)``, preferably channels-last, with h = H + r - 1 and w = W + r - 1, and
+                rows and columns that complete the last tiles.
             out: ``(N, O, H, W)``, with contiguous channels and any strides between pixels.
             buffers: Allocator of temporary buffers, of the dtype of the products.
         """
@@ -136,7 +127,7 @@ class WinogradConvolution(ConvolutionKernel):
             x = x.contiguous()
         m = self.outputs[0]
         tile_rows, tile_columns = (-(-size // m) for size, m in zip(out.shape[2:], self.outputs, strict=True))
-        at_a_time = min(tile_rows, self.rows_at_a_time(out.shape[3]))
+        at_a_time = min(tile_rows, self._rows_at_a_time(tile_columns))
         block = _Block(self, at_a_time, tile_columns, buffers)
         for image, top in zip(x, out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, tile_rows, at_a_time):
@@ -145,8 +136,8 @@ class WinogradConvolution(ConvolutionKernel):
         block.release(buffers)
         return (out,)
 
-    def rows_at_a_time(self, width: int) -> int:
-        """Return how many rows of tiles to process at a time, if a row of outputs has ``width`` pixels.
+    def _rows_at_a_time(self, tile_columns: int) -> int:
+        """Return how many rows of tiles to process at a time.
 
         The temporary memory should fit into the CPU's caches, but be large enough that reading the weights takes little
         time.
@@ -154,49 +145,7 @@ class WinogradConvolution(ConvolutionKernel):
         # In bfloat16, reading the weights takes more of the time.
         size = _BLOCK_BYTES * (2 if self.at_once else 1)
         fitting = size // (math.prod(self.size) * self.depth * self.weight.element_size())
-        return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH_TILES)) // -(-width // self.outputs[1]))
-
-
-class PooledConvolution(Kernel):
-    """Convolution by Winograd's method followed by max pooling, in bands of rows that fit into the CPU's caches.
-
-    The result of the convolution is never stored completely.
-
-    Args:
-        convolution: The kernel of the convolution.
-        pooling: The kernel of the pooling, with adjacent windows, the first of which starts at the first output of the
-            convolution.
-        outputs: The region of the convolution's top that is pooled.
-    """
-
-    needs_out = True
-
-    def __init__(self, convolution: WinogradConvolution, pooling: MaxPool, outputs: Region):
-        self.convolution, self.pooling, self.outputs = convolution, pooling, outputs
-        self.stride = pooling.windows[0].stride
-
-    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve and pool the bottom into ``out``, and return ``out``."""
-        assert out is not None
-        height, width = (side.size for side in self.outputs)
-        x, convolution = bottoms[0], self.convolution
-        # A band has whole rows of tiles and of windows: as many as the convolution processes at a time, or as fit into
-        # the caches, whichever is more.
-        tile_rows = convolution.outputs[0]
-        least = math.lcm(tile_rows, self.stride)
-        rows = max(
-            convolution.rows_at_a_time(width) * tile_rows, kernels.BAND_VALUES // (len(x) * out.shape[1] * width)
-        )
-        rows = max(least, rows // least * least)
-        for first in range(0, height, rows):
-            count = min(rows, height - first)
-            band = buffers.allocate_image(len(x), out.shape[1], count, width)
-            read = count + convolution.taps - 1 + convolution.overread(count, width)[0]
-            convolution([x[:, :, first : first + read]], band, buffers)
-            pooled = self.pooling.pool(band)
-            out[:, :, first // self.stride :][:, :, : pooled.shape[2]].copy_(pooled)
-            buffers.release(band)
-        return (out,)
+        return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH_TILES)) // tile_columns)
 
 
 class _Block:

@@ -36,7 +36,7 @@ def convolve(weight, bias, x, outputs, *, relu, buffers=SINGLE):
     made = WinogradConvolution(weight, bias, outputs, relu=relu, dtype=buffers.dtype)
     taps = weight.shape[-1]
     high, wide = (size - taps + 1 for size in x.shape[2:])
-    rows, columns = made.overread(high, wide)
+    rows, columns = (-size % tile for size, tile in zip((high, wide), outputs, strict=True))
     padded = F.pad(x, (0, columns, 0, rows)).to(buffers.dtype)
     out = torch.full((len(x), high + 2, wide + 3, len(weight)), 7.0, dtype=buffers.dtype).permute(0, 3, 1, 2)
     made([padded.contiguous(memory_format=torch.channels_last)], out[:, :, 1:-1, 1:-2], buffers)
