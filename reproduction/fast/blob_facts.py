@@ -68,20 +68,6 @@ class BlobFacts:
                     uniform[top] = op.uniform([uniform[bottom] for bottom in op.bottoms], shape)
         return cls(shapes, reached, uniform, frozenset(varying))
 
-    def distinct_size(self, blob: str) -> tuple[int, ...]:
-        """Return how many rows and how many columns of a blob the uncompiled net computes.
-
-        The uncompiled net computes the rows that the inputs reach and those in the margins, and copies the other rows,
-        which repeat; columns as well. The size is used to estimate its time.
-
-        Source: ``caffe.layers.quick.borders``, which computes rows that repeat once.
-        """
-        margins, shape = self.margins(blob), self.shapes[blob][2:]
-        if not self.uniform[blob].pixels:
-            return shape
-        sides = zip(self.reached[blob], shape, margins[::2], margins[1::2], strict=True)
-        return tuple(min(size, reached.size + before + after) for reached, size, before, after in sides)
-
     def margins(self, blob: str) -> tuple[int, ...]:
         """Return how many pixels of a blob lie above, below, left and right of its ``uniform`` region."""
         sides = zip(self.uniform[blob], self.shapes[blob][2:], strict=True)

@@ -6,16 +6,12 @@ padding, and values that were computed once from an image of zeros where no pixe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.ops import Op
 from reproduction.fast.regions import EMPTY, PixelRange, Region
-
-# A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
-WORTHWHILE_FRACTION = 0.8
 
 # Time to concatenate one number with a border in a graph, and to change its layout in memory for that, in products of
 # single precision; and how many products of bfloat16 take the time of one.
@@ -171,23 +167,6 @@ def _touch(region: Region, blob: Region) -> Region:
         nearest = min(max(side.start, whole.start), whole.stop - 1)
         sides.append(side if (side & whole).size else side | PixelRange(nearest, nearest + 1))
     return Region(*sides)
-
-
-def is_worthwhile(ops: Sequence[Op], facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> bool:
-    """Return whether a plan is certain to be faster than the uncompiled net, from estimates of both times.
-
-    Args:
-        ops: The ops of the plan.
-        facts: Facts about their blobs.
-        regions: The regions of each blob in the plan, by name.
-    """
-    uncompiled = compiled = 0.0
-    for op in ops:
-        if op.layer_cost:
-            computed = regions[op.tops[0]].computed
-            uncompiled += op.layer_cost * math.prod(facts.distinct_size(op.tops[0]))
-            compiled += op.layer_cost * computed.pixels * op.relative_time(computed)
-    return compiled <= WORTHWHILE_FRACTION * uncompiled
 
 
 def count_products(ops: Sequence[Op], regions: Mapping[str, BlobRegions]) -> int:

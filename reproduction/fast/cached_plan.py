@@ -15,7 +15,6 @@ class CachedPlan:
 
     Attributes:
         plan: The plan.
-        is_worthwhile: Whether to execute the plan; if False, the uncompiled net runs.
         may_improve: Whether the second call creates a plan again, because an image of zeros did not pay off for a
             single call.
         calls: The number of calls that used the plan.
@@ -25,7 +24,6 @@ class CachedPlan:
     """
 
     plan: ExecutionPlan
-    is_worthwhile: bool
     may_improve: bool = False
     calls: int = 0
     recorded: RecordedFunction | None = None

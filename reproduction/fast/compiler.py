@@ -51,8 +51,7 @@ def compile(
     """Compile a net for inference.
 
     Normalizations, sums and ReLUs are computed together with the convolution before them, unless a blob in between is
-    requested. If a compiled net is not certain to be faster for an input size, the uncompiled net runs, as for double
-    precision. How a size is computed may improve at its second call, so that the results of the first call differ from
+    requested. How a size is computed may improve at its second call, so that the results of the first call differ from
     those of later calls by rounding; ``steady`` prevents that.
 
     The weights of compiled layers are converted when they are first needed, and again after an in-place change of the
@@ -148,10 +147,8 @@ class CompiledNet:
         self._ops, self._last_versions = convert_layers(self.net, self.precision, self._converted)
         self._buffers = self._new_buffers()
         self._plans: OrderedDict[Hashable, CachedPlan] = OrderedDict()
-        # On a GPU the net launches each kernel separately, and for bf16 it uses another precision.
-        always = device.type != "cpu" or self.precision == "bf16"
         run = partial(self._execute, buffers=self._buffers)
-        self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
+        self._planner = Planner(self._ops, self.net.inputs, device, run, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._versions = parameter_versions(self._parameters)
         is_possible = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
@@ -170,7 +167,7 @@ class CompiledNet:
         readers = Counter(blob.data_ptr() for op in self._ops for blob in op.layer.blobs)
         shapes = {name: self.net.blob_shapes[name] for name in self.net.inputs}
         choice = self._planner.choose(shapes, self._find_versions(self.net.graph.outputs))
-        for op in choice.ops if choice.is_worthwhile else ():
+        for op in choice.ops:
             if not isinstance(op, ConvolutionOp) or not op.is_large:
                 continue
             weight = op.layer.blobs[0]
@@ -186,7 +183,6 @@ class CompiledNet:
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
-        self._planner.always |= bool(self._discarded)  # the net can no longer run uncompiled
         self._versions = parameter_versions(self._parameters)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,8 +249,8 @@ class CompiledNet:
                     cached.calls = calls  # on a GPU the second call of a size is recorded, also if the plan is new
                 cached.calls += 1
                 if not cached.has_engine and self._engines.is_due(cached.calls):
-                    self._choose_engine(cached, fed, names)
-                results = cached.graph(fed) if cached.graph else self._run_torch(cached, fed, names)
+                    self._choose_engine(cached, fed)
+                results = cached.graph(fed) if cached.graph else self._run_plan(cached, fed)
             except BaseException:
                 self._buffers.clear()
                 raise
@@ -368,21 +364,15 @@ class CompiledNet:
             return self._plans[key]
         improve |= self._steady
         choice = self._planner.choose(shapes, wanted, patient=improve)
-        if choice.is_worthwhile and self.net.device.type == "cpu":
+        if self.net.device.type == "cpu":
             reduce_spinning()
         plan = self._planner.build(choice, wanted)
-        self._plans[key] = CachedPlan(plan, choice.is_worthwhile, choice.zero_values is None and not improve)
+        self._plans[key] = CachedPlan(plan, choice.zero_values is None and not improve)
         if len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         return self._plans[key]
 
-    def _run_torch(self, cached: CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the requested blobs, under their versioned names, by the plan or by the net."""
-        if cached.is_worthwhile:
-            return self._run_plan(cached, fed)
-        return {self._last_versions[name]: top for name, top in self.net(fed, names).items()}
-
-    def _choose_engine(self, cached: CachedPlan, fed: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    def _choose_engine(self, cached: CachedPlan, fed: Mapping[str, Tensor]) -> None:
         """Choose the engine of a size, and prepare its graph unless it is torch."""
         wanted = cached.plan.wanted
         cached.has_engine = True
@@ -391,7 +381,7 @@ class CompiledNet:
         cached.graph = self._engines.choose(
             lambda runtime: runtime(write(), wanted, self.precision),
             fed,
-            partial(self._run_torch, cached, fed, names),
+            partial(self._run_plan, cached, fed),
         )
         prepared = [each for each in self._plans.values() if each.graph]
         for each in prepared[:-SIZES]:  # those used least recently, since each graph has a copy of the weights

@@ -50,9 +50,6 @@ READ_TIME = 24
 # The largest such estimate for which Winograd's method is used: it needs a bottom with padding, and so a copy.
 _WINOGRAD_GAIN = 0.78
 
-# Time of a convolution that oneDNN has prepared relative to that of the layer; a little more than measured.
-_PREPARED_TIME = 0.75
-
 
 @dataclass(eq=False, kw_only=True)
 class ConvolutionOp(WindowOp):
@@ -87,7 +84,7 @@ class ConvolutionOp(WindowOp):
         self._extended: dict[str, ConvolutionOp] = {}
         weight, (rows, columns) = self.layer.blobs[0], self.windows
         single, cpu = weight.dtype is torch.float32, weight.device.type == "cpu"
-        self.products_per_pixel = self.layer_cost = weight.numel()
+        self.products_per_pixel = weight.numel()
         self._dtype = torch.bfloat16 if self.precision == "bf16" and single else weight.dtype
         square = rows == columns and rows.stride == rows.dilation == self.group == 1
         wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
@@ -182,11 +179,6 @@ class ConvolutionOp(WindowOp):
         rows, columns = self.tile if self.tile and self._uses_winograd(top) else (1, 1)
         return -top.rows.size % rows, -top.columns.size % columns
 
-    def relative_time(self, computed: Region) -> float:
-        """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
-        direct = _PREPARED_TIME if self._is_prepared else 1.0
-        return direct * (self._winograd_time(computed) if self._uses_winograd(computed) else 1)
-
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "Winograd F(4x4, 3x3) with ReLU"."""
         text = "oneDNN" if self._is_prepared else "as torch does it"
@@ -242,7 +234,7 @@ class ConvolutionOp(WindowOp):
         if self._as_matrix:
             weight = self._convert_dtype(weight)
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu, dtype=self._dtype)
-        if not self._is_prepared:  # oneDNN Graph reorders weights itself
+        if not self._is_prepared and self._dtype is not torch.float64:  # oneDNN Graph reorders weights itself
             weight = weight.to(self._dtype).contiguous(memory_format=torch.channels_last)
         return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 

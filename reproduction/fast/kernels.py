@@ -273,7 +273,10 @@ class TorchConvolution(ConvolutionKernel):
         return (top.to(bottoms[0].dtype) if out is None else out.copy_(top),)
 
     def _compute(self, x: Tensor, added: Tensor | None = None) -> tuple[Tensor]:
-        x = x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
+        if self.dtype is torch.float64:  # which torch multiplies in the order of NCHW
+            x = x.contiguous()
+        elif x.stride(1) != 1:
+            x = x.contiguous(memory_format=torch.channels_last)
         y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.group)
         y = y if added is None else y + added
         return (F.relu(y) if self.relu else y,)

@@ -5,7 +5,6 @@ about which nothing more is known, reads complete blobs and runs the layer's own
 top or of each bottom: a rectangle of pixels, which may extend into the padding.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
@@ -28,8 +27,6 @@ from reproduction.fast.kernels import (
 )
 from reproduction.fast.regions import EMPTY, EVERYWHERE, POINT, PixelRange, Region, Windows
 
-_DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative to one in its convolution
-
 
 @dataclass(eq=False)
 class Op:
@@ -44,8 +41,6 @@ class Op:
         form: What the layer computes, if ``fast`` can use that; otherwise None.
         how: How it is computed, in words for the table of ``explain.format_plan``.
         products_per_pixel: The number of multiplications per pixel of the top; 0 if they are not counted.
-        layer_cost: The estimated time of the layer's own forward per pixel of the top, in multiplications of a
-            convolution; 0 if its time is ignored.
         computes_regions: Whether it can compute a region of its (only) top, rather than complete tops only.
         shrinks: Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top.
         writes_to_buffer: Whether the kernel writes the top directly into a buffer, so that borders around it need no
@@ -59,7 +54,6 @@ class Op:
     how: str = "as it is"
     form: CompiledForm | None = field(default=None, kw_only=True)
     products_per_pixel: int = field(default=0, kw_only=True)
-    layer_cost: float = field(default=0.0, kw_only=True)
     computes_regions: bool = field(default=False, kw_only=True)
     shrinks: bool = field(default=False, init=False)
     writes_to_buffer: bool = field(default=False, init=False)
@@ -120,10 +114,6 @@ class Op:
             top: The region of the top to compute.
         """
         return LayerForward(self.layer)
-
-    def relative_time(self, computed: Region) -> float:
-        """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
-        return 1.0
 
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "as it is" for the layer's own forward."""
@@ -311,11 +301,6 @@ class UpsamplingOp(Op):
     bias: Tensor | None
     computes_regions: bool = True
 
-    def __post_init__(self) -> None:
-        # A product takes torch several times as long as in a convolution.
-        products = self.layer.blobs[0].numel() / math.prod(window.stride for window in self.windows)
-        self.layer_cost = _DECONVOLUTION_TIME * products
-
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the pixels of the bottom that contribute to the region ``top`` of the top."""
         return [top.outputs_reached(self.windows, bottoms[0])]  # it is the transpose of a convolution
@@ -323,7 +308,3 @@ class UpsamplingOp(Op):
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return a kernel with the two matrices that compute the region ``top`` from the region ``bottoms[0]``."""
         return Upsampling(self.factors, self.windows, bottoms[0], top, self.bias)
-
-    def relative_time(self, computed: Region) -> float:
-        """Return 0: the time of the two matrix products is negligible compared with that of the layer's own forward."""
-        return 0.0

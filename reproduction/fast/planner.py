@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,6 @@ from reproduction.fast.blob_regions import (
     find_bordered_blobs,
     find_needed_ops,
     find_zero_image_blobs,
-    is_worthwhile,
 )
 from reproduction.fast.folding import fold
 from reproduction.fast.ops import Op, WindowOp
@@ -44,14 +43,12 @@ class Choice:
         regions: The regions of each blob, by name.
         zero_values: Values that the plan copies from an image of zeros: a dict, empty if it copies none, in the form of
             ``BlobFacts.compress``; None if it could copy some, but computing them does not pay off.
-        is_worthwhile: Whether these ops are faster than the uncompiled net, which otherwise runs.
     """
 
     ops: list[Op]
     facts: BlobFacts
     regions: dict[str, BlobRegions]
     zero_values: Mapping[str, Tensor] | None
-    is_worthwhile: bool
 
 
 class Planner:
@@ -62,7 +59,6 @@ class Planner:
         inputs: Names of the net's inputs.
         device: The net's device.
         execute: A function that executes a plan on inputs by name; it is called with images of zeros.
-        always: Whether to use every plan, without comparing it with the uncompiled net.
         steady: Whether results must not depend on the calls before: an image of zeros then has to pay off by itself,
             also if its values are there already, and no steps are recorded.
     """
@@ -74,37 +70,27 @@ class Planner:
         device: torch.device,
         execute: Execute,
         *,
-        always: bool,
         steady: bool = False,
     ):
         self.ops, self.inputs, self.device = ops, inputs, device
-        self.always, self.steady = always, steady
+        self.steady = steady
         self.zero_images: OrderedDict[Hashable, Mapping[str, Tensor]] = OrderedDict()
         self._execute = execute
 
     def build(self, choice: Choice, wanted: list[str]) -> ExecutionPlan:
-        """Build the plan for a ``Choice``; if that is not worthwhile, a plan in which every layer runs its own forward.
+        """Build the plan for a ``Choice``.
 
         Args:
             choice: The result of ``choose`` for the same blobs.
             wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a change in place.
         """
-        if choice.is_worthwhile:
-            values = choice.zero_values or {}
-            return build_plan(choice.ops, choice.facts, wanted, choice.regions, values, record=not self.steady)
-        ops = [
-            Op(op.name, op.layer, op.bottoms, op.tops, products_per_pixel=op.products_per_pixel)
-            for op in find_needed_ops(self.ops, wanted)
-        ]
-        facts = BlobFacts.compute(
-            ops, {name: choice.facts.shapes[name] for name in self.inputs if name in choice.facts.shapes}
-        )
-        return build_plan(ops, facts, wanted, assign_regions(ops, facts, wanted), {})
+        values = choice.zero_values or {}
+        return build_plan(choice.ops, choice.facts, wanted, choice.regions, values, record=not self.steady)
 
     def choose(
         self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False, as_graph: bool = False
     ) -> Choice:
-        """Choose which ops run and which region of each blob they compute, and whether that is worthwhile.
+        """Choose which ops run and which region of each blob they compute.
 
         The values of an image of zeros that the plan copies are computed here, unless that does not pay off.
 
@@ -121,21 +107,14 @@ class Planner:
         needed = find_needed_ops(fold(self.ops, wanted), wanted)
         facts = BlobFacts.compute(needed, shapes)
         find_borders = choose_graph_borders if as_graph else find_bordered_blobs
-        choice = self._make_choice(needed, facts, wanted, find_borders(needed, facts, wanted))
-        blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile or as_graph else []
+        regions = assign_regions(needed, facts, wanted, find_borders(needed, facts, wanted))
+        blobs = find_zero_image_blobs(facts, regions)
         if not blobs:
-            return choice
-        zero_values = self._compute_zero_values(choice.ops, blobs, facts, patient=patient or as_graph)
+            return Choice(needed, facts, regions, {})
+        zero_values = self._compute_zero_values(needed, blobs, facts, patient=patient or as_graph)
         if zero_values is None:
-            choice = self._make_choice(needed, facts, wanted)
-        choice.zero_values = zero_values
-        return choice
-
-    def _make_choice(
-        self, needed: list[Op], facts: BlobFacts, wanted: list[str], bordered: Collection[str] = ()
-    ) -> Choice:
-        regions = assign_regions(needed, facts, wanted, bordered)
-        return Choice(needed, facts, regions, {}, self.always or is_worthwhile(needed, facts, regions))
+            regions = assign_regions(needed, facts, wanted)
+        return Choice(needed, facts, regions, zero_values)
 
     def _compute_zero_values(
         self, ops: list[Op], blobs: list[str], facts: BlobFacts, *, patient: bool

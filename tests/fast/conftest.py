@@ -1,22 +1,19 @@
 """What tests of compiled nets share."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from reproduction.caffe.net.net import Net
-from reproduction.fast import blob_regions, convolution
+from reproduction.fast import convolution
 from tests.helpers import thin_nets
 
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Use every plan and every kernel, also where the uncompiled net would be faster."""
+    """Use Winograd's method also where it is slower."""
     monkeypatch.setattr(convolution, "READ_TIME", 0)
     monkeypatch.setattr(convolution, "TRANSFORM_TIME", 0)
-    monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)
 
 
 def draw_image(net, height, width, batch=1):

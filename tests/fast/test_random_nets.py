@@ -1,6 +1,5 @@
 """Compiled nets of random layers, compared with the nets that they were compiled from."""
 
-import math
 import re
 
 import numpy as np
@@ -11,7 +10,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import blob_regions, compiler, convolution
+from reproduction.fast import compiler, convolution
 from tests.helpers.parity import relative
 
 
@@ -104,8 +103,6 @@ class RandomNet:
 @pytest.mark.parametrize("seed", range(60))
 def test_a_random_net_computes_the_same_when_compiled(monkeypatch, seed):
     rng = np.random.default_rng(seed)
-    if seed % 4:  # else the uncompiled net may run
-        monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)
     monkeypatch.setattr(convolution, "READ_TIME", int(rng.choice([0, convolution.READ_TIME])))
     monkeypatch.setattr(convolution, "TRANSFORM_TIME", 0)
     monkeypatch.setattr(convolution, "LARGE", int(rng.choice([1 << 10, 4 << 20])))
