@@ -1,4 +1,4 @@
-"""Convolutions: which kernel computes a region, and when it is certain to be faster than the layer's own forward."""
+"""Convolutions: which kernel computes a region."""
 
 from __future__ import annotations
 
