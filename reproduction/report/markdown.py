@@ -57,7 +57,7 @@ def list_columns(report: ScoreReport) -> list[str]:
 
     They are in the order of ``reference.COLUMNS``.
     """
-    present = {each.column for net in report.nets for measured in net.measured for each in measured.references}
+    present = {each.column for each in report.references}
     return [column for column in COLUMNS if column in present]
 
 
@@ -96,13 +96,12 @@ def _format_comparison(name: str, measured: LabelScores) -> str:
 
 def _format_both_rules(report: ScoreReport, measured: LabelScores) -> str:
     """Format the mean IU by both rules for absent classes, with the difference of each from the reference in points."""
-    reference = None if report.limit is not None else measured.compared_with
-    parts = []
+    reference, parts = measured.compared_with, []
     for metric, rule in (
         ("mean_iu", "with absent classes left out"),
         (PUBLISHED_RULE, "as the published score.py counts them"),
     ):
-        delta = measured.delta(reference, metric) if reference else None
+        delta = report.delta(measured, reference, metric) if reference else None
         above = "" if delta is None else f" ({delta:+.2f})"
         parts.append(f"{_format_percent(getattr(measured, metric))}{above} {rule}")
     return f"mean IU is {' and '.join(parts)}"
@@ -111,13 +110,9 @@ def _format_both_rules(report: ScoreReport, measured: LabelScores) -> str:
 def _format_conditions(report: ScoreReport) -> str:
     lines = []
     if report.split:
-        scored = (
-            f"the first {report.limit} of {_count_images(report)}"
-            if report.limit is not None
-            else f"all {_count_images(report)}"
-        )
-        images = f" of {report.images}" if report.images else ""
-        lines.append(f"Split {report.split.name}, {scored} images{images} (sha1 of the list {report.split.sha1}).")
+        part = "all" if report.limit is None else f"the first {report.limit} of"
+        images = f"{report.split.count} images" + (f" of {report.images}" if report.images else "")
+        lines.append(f"Split {report.split.name}, {part} {images} (sha1 of the list {report.split.sha1}).")
     lines += [f"Weights of {net.net}: {net.weights_origin}." for net in report.nets if net.weights_origin]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
@@ -127,47 +122,40 @@ def _format_conditions(report: ScoreReport) -> str:
     return "\n".join(lines)
 
 
-def _count_images(report: ScoreReport) -> int:
-    return report.split.count if report.split else 0
-
-
 def _format_cell(report: ScoreReport, measured: LabelScores, column: str, metric: str) -> str:
     reference = next((row for row in measured.references if row.column == column), None)
     if reference is None or metric not in reference.values:
         return ""
     text = f"{100 * reference.values[metric]:.{reference.decimals}f}"
     text += UNVERIFIED if metric in reference.unverified else ""
-    delta = measured.delta(reference, metric)
-    if delta is None or report.limit is not None:
-        return text
-    return f"{text} ({_format_signed(delta, reference.decimals)})"
+    delta = report.delta(measured, reference, metric)
+    return text if delta is None else f"{text} ({format_signed(delta, reference.decimals)})"
 
 
-def _format_signed(delta: float, decimals: int) -> str:
+def format_signed(delta: float, decimals: int) -> str:
+    """Format a difference in points with its sign, e.g. ``+0.01``; zero has no sign."""
     rounded = round(delta, decimals)
     return f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}"
 
 
 def _format_footnotes(report: ScoreReport) -> list[str]:
-    marked = any(row.unverified for net in report.nets for measured in net.measured for row in measured.references)
+    marked = any(reference.unverified for reference in report.references)
     return [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if marked else []
 
 
 def _format_sources(report: ScoreReport) -> Iterator[str]:
     for column, title in COLUMNS.items():
-        for net in report.nets:
-            for measured in net.measured:
-                for reference in measured.references:
-                    if reference.column == column:
-                        yield f"{title}, {net.title(measured)}: {reference.source}."
+        for net, measured in report.scored:
+            for reference in measured.references:
+                if reference.column == column:
+                    yield f"{title}, {net.title(measured)}: {reference.source}."
 
 
 def _format_class_tables(report: ScoreReport) -> list[str]:
     """Return headings and IU tables, one for each label top, with a row for each class and a column for each net."""
     by_label: dict[str, list[tuple[NetResult, LabelScores]]] = {}
-    for net in report.nets:
-        for measured in net.measured:
-            by_label.setdefault(measured.label, []).append((net, measured))
+    for net, measured in report.scored:
+        by_label.setdefault(measured.label, []).append((net, measured))
     parts = []
     for label, columns in by_label.items():
         rows = [

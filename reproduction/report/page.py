@@ -134,7 +134,7 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
     galleries = galleries or {}
     # The colours depend on the data set only, so any gallery has the right ones.
     colours = next((each.colours for each in galleries.values()), palette.voc_colours()).tolist()
-    panels = [_make_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
+    panels = [_make_panel(report, net, measured, colours) for net, measured in report.scored]
     for panel in panels:
         if images := galleries.get(panel.net.net):
             top = panel.measured.label
@@ -246,11 +246,10 @@ def format_percent(value: float | None, decimals: int = 2) -> str:
 
 def format_delta(delta: float, decimals: int = 2) -> str:
     """Format a difference in points with its sign, e.g. ``+0.01``, using U+2212 for minus; zero has no sign."""
-    rounded = round(delta, decimals)
-    return (f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}").replace("-", "\N{MINUS SIGN}")
+    return markdown.format_signed(delta, decimals).replace("-", "\N{MINUS SIGN}")
 
 
-def css_color(colour: tuple[int, ...] | list[int]) -> str:
+def css_color(colour: Sequence[int]) -> str:
     """Format R, G, B values from 0 to 255 as a CSS colour, ``#rrggbb``."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
@@ -278,40 +277,49 @@ def _format_bold(text: str) -> str:
     return Markup().join(parts)
 
 
+def make_bars(
+    names: Sequence[str],
+    class_iu: Sequence[float | None],
+    others: Mapping[str, Sequence[float | None]],
+    colours: Sequence[Sequence[int]],
+) -> list[ClassBar]:
+    """Return a bar for each class, in the order of the labels.
+
+    Args:
+        names: the names of the classes.
+        class_iu: the IU of each class.
+        others: the IU of each class in other nets, by net name.
+        colours: the R, G, B values of each label, from 0 to 255.
+    """
+    order = sorted(range(len(names)), key=lambda k: -(iu if (iu := class_iu[k]) is not None else -1.0))
+    return [
+        ClassBar(
+            name=name,
+            colour=css_color(colours[k]),
+            iu=class_iu[k],
+            rank=order.index(k) + 1,
+            others={other: iu for other, theirs in others.items() if (iu := theirs[k]) is not None},
+        )
+        for k, name in enumerate(names)
+    ]
+
+
 def _make_panel(report: ScoreReport, net: NetResult, measured: LabelScores, colours: Sequence[list[int]]) -> Panel:
-    several = len(net.measured) > 1
+    several, names = len(net.measured) > 1, list(measured.class_iu)
+    others = {
+        other.net: [theirs.class_iu.get(name) for name in names]
+        for other, theirs in report.scored
+        if other is not net and theirs.label == measured.label
+    }
     return Panel(
         id=re.sub(r"[^\w.-]", "-", f"{net.net}-{measured.label}" if several else net.net),
         name=net.title(measured),
         net=net,
         measured=measured,
-        bars=_make_bars(report, net, measured, colours),
+        bars=make_bars(names, list(measured.class_iu.values()), others, colours),
         rows=confusion_rows(measured),
         mistakes=_find_mistakes(measured),
     )
-
-
-def _make_bars(
-    report: ScoreReport, net: NetResult, measured: LabelScores, colours: Sequence[list[int]]
-) -> list[ClassBar]:
-    names = list(measured.class_iu)
-    others = [
-        (other.net, theirs.class_iu)
-        for other in report.nets
-        for theirs in other.measured
-        if other is not net and theirs.label == measured.label
-    ]
-    order = sorted(names, key=lambda name: -(iu if (iu := measured.class_iu[name]) is not None else -1.0))
-    return [
-        ClassBar(
-            name=name,
-            colour=css_color(colours[number]),
-            iu=measured.class_iu[name],
-            rank=order.index(name) + 1,
-            others={other: iu for other, class_iu in others if (iu := class_iu.get(name)) is not None},
-        )
-        for number, name in enumerate(names)
-    ]
 
 
 def confusion_rows(measured: LabelScores) -> list[ConfusionRow]:
@@ -335,6 +343,5 @@ def _find_mistakes(measured: LabelScores) -> list[Mistake]:
 
 def _list_references(report: ScoreReport) -> list[Reference]:
     """Return the references of all scores, each (column, source) once, in the order of ``COLUMNS``."""
-    references = [each for net in report.nets for measured in net.measured for each in measured.references]
-    ordered = sorted(references, key=lambda each: list(COLUMNS).index(each.column))
+    ordered = sorted(report.references, key=lambda each: list(COLUMNS).index(each.column))
     return list({(each.column, each.source): each for each in ordered}.values())

@@ -158,10 +158,7 @@ class LabelScores:
         """
         return cls(
             label=label,
-            pixel_acc=_to_json_number(scores.pixel_acc),
-            mean_acc=_to_json_number(scores.mean_acc),
-            mean_iu=_to_json_number(scores.mean_iu),
-            fw_iu=_to_json_number(scores.fw_iu),
+            **{metric: _to_json_number(getattr(scores, metric)) for metric in METRICS},
             mean_iu_published_rule=_to_json_number(score.compute_scores(scores.confusion, absent="published").mean_iu),
             class_iu={name: _to_json_number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
             confusion=scores.confusion.tolist(),
@@ -321,6 +318,20 @@ class ScoreReport:
     images: str = ""
     by: str = ""
 
+    @property
+    def scored(self) -> list[tuple[NetResult, LabelScores]]:
+        """The scores of each net and label top, with the result of the net that they belong to."""
+        return [(net, measured) for net in self.nets for measured in net.measured]
+
+    @property
+    def references(self) -> list[Reference]:
+        """The references of all scores."""
+        return [reference for _, measured in self.scored for reference in measured.references]
+
+    def delta(self, measured: LabelScores, reference: Reference, metric: str) -> float | None:
+        """Return ``measured.delta(reference, metric)``; None if only some of the images were scored (``limit``)."""
+        return None if self.limit is not None else measured.delta(reference, metric)
+
     def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
         """Return (net name, scores, metric, difference in points) for each metric that misses its reference.
 
@@ -330,21 +341,19 @@ class ScoreReport:
             return []
         return [
             (net.net, measured, metric, delta)
-            for net in self.nets
-            for measured in net.measured
+            for net, measured in self.scored
             for metric, delta in measured.mismatches()
         ]
 
     def unchecked(self) -> list[tuple[str, str]]:
         """Return (title, reason) for each net whose scores were not compared; for the title see ``NetResult.title``."""
         reasons = [(net.net, net.note) for net in self.nets if not net.measured]
-        for net in self.nets:
-            for measured in net.measured:
-                if self.limit is not None and self.split:
-                    reasons.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
-                elif measured.compared_with is None:
-                    other = "these weights need not match what was published"
-                    reasons.append((net.title(measured), other if measured.references else "no score of it is known"))
+        for net, measured in self.scored:
+            if self.limit is not None and self.split:
+                reasons.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
+            elif measured.compared_with is None:
+                other = "these weights need not match what was published"
+                reasons.append((net.title(measured), other if measured.references else "no score of it is known"))
         return reasons
 
     def stage_gains(self) -> list[StageGain]:
@@ -391,28 +400,24 @@ def find_references(
 
 def _find_recorded(report: ScoreReport, net_name: str, label: str) -> Reference | None:
     """Return an earlier report's scores of a net and label top as a reference; None if it has none."""
-    for result in report.nets:
-        for measured in result.measured:
-            if (result.net, measured.label) == (net_name, label):
-                values = {metric: getattr(measured, metric) for metric in METRICS}
-                known = {metric: value for metric, value in values.items() if value is not None}
-                torch = report.versions.get("torch", "unknown")
-                source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
-                return Reference("recorded", source, 4, known, (), TOLERANCES["recorded"])
+    for result, measured in report.scored:
+        if (result.net, measured.label) == (net_name, label):
+            known = {metric: value for metric in METRICS if (value := getattr(measured, metric)) is not None}
+            torch = report.versions.get("torch", "unknown")
+            source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
+            return Reference("recorded", source, 4, known, (), TOLERANCES["recorded"])
     return None
 
 
 def format_report(report: ScoreReport) -> str:
     """Format a report as JSON text, as the example in the module's docstring."""
     document = {"format": FORMAT_VERSION, **dataclasses.asdict(report)}
-    for net, result in zip(document["nets"], report.nets, strict=True):
-        for entry, measured in zip(net["measured"], result.measured, strict=True):
-            for row, reference in zip(entry["references"], measured.references, strict=True):
-                metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
-                row["deltas_points"] = {
-                    metric: _compute_delta(report, measured, reference, metric) for metric in metrics
-                }
-            entry["compared_with"] = measured.compared_with and measured.compared_with.column
+    entries = [entry for net in document["nets"] for entry in net["measured"]]
+    for entry, (_, measured) in zip(entries, report.scored, strict=True):
+        for row, reference in zip(entry["references"], measured.references, strict=True):
+            metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
+            row["deltas_points"] = {metric: report.delta(measured, reference, metric) for metric in metrics}
+        entry["compared_with"] = measured.compared_with and measured.compared_with.column
     return json_file.dumps(document, indent=1) + "\n"
 
 
@@ -436,10 +441,6 @@ def write_report(report: ScoreReport, path: StrPath) -> None:
         ReproductionError: If the file cannot be written.
     """
     files.write_text(path, format_report(report))
-
-
-def _compute_delta(report: ScoreReport, measured: LabelScores, reference: Reference, metric: str) -> float | None:
-    return None if report.limit is not None else measured.delta(reference, metric)
 
 
 def _to_json_number(value: float) -> float | None:

@@ -22,7 +22,7 @@ from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.fcn.train.log_file import LOG_FILE, Validation
 from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Curve, RenderedChart, StageSpan
-from reproduction.report.page import ClassBar, css_color, render_template
+from reproduction.report.page import ClassBar, make_bars, render_template
 from reproduction.report.training_history import TrainingHistory
 
 
@@ -218,25 +218,14 @@ def _class_scores(chain: Sequence[TrainingHistory]) -> list[ClassScores]:
     for top, names in stage.start.classes.items():
         if top not in last.scores:
             continue
-        values = last.scores[top].class_iu
         earlier = {other.name: other.validations[-1].scores.get(top) for other in scored[:-1]}
         others = {
             name: metrics.class_iu
             for name, metrics in earlier.items()
             if metrics and len(metrics.class_iu) == len(names)
         }
-        colours = palette.colour_table(stage.colours.get(top, ()))
-        order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
-        bars = [
-            ClassBar(
-                name=names[k],
-                colour=css_color(colours[k].tolist()),
-                iu=values[k],
-                rank=order.index(k) + 1,
-                others={other: iu for other, theirs in others.items() if (iu := theirs[k]) is not None},
-            )
-            for k in range(len(names))
-        ]
+        colours = palette.colour_table(stage.colours.get(top, ())).tolist()
+        bars = make_bars(names, last.scores[top].class_iu, others, colours)
         label = top if len(stage.start.classes) > 1 else ""
         class_scores.append(
             ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars, bool(others))
