@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from reproduction.fcn.scoring.results import Evaluation
 from reproduction.fcn.scoring.score import METRICS, TITLES, compute_scores
 from reproduction.report import record, scoring_run
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import NetResult, ScoredSplit, ScoreReport
-from reproduction.report.reference import Reference
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit
+from reproduction.report.reference import PUBLISHED_RULE, Reference
+from reproduction.report.scoring_run import ScoringRun
 
 
 def write_evaluation(
@@ -45,7 +45,7 @@ def write_evaluation(
     Raises:
         ReproductionError: If a file cannot be written.
     """
-    dataset, count = scored.dataset, len(evaluation.images)
+    dataset = scored.dataset
 
     def references(net_name: str, top: str) -> list[Reference]:
         known = record.find_references(net_name, top) if scored.is_published_split else []
@@ -53,17 +53,13 @@ def write_evaluation(
 
     measured = scoring_run.measure_labels(scored.name, dataset, evaluation, references)
     maps, seconds = os.path.relpath(predictions, folder), evaluation.seconds_per_image
-    report = ScoreReport(
-        set=scored.set_name,
-        measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        split=ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids)),
-        limit=None if count == len(dataset) else count,
-        device=device,
-        precision=precision,
-        versions=versions,
-        nets=[NetResult(scored.name, "", scored.weights.name, scored.weights_sha256, seconds, measured, maps)],
+    run = ScoringRun(
+        [NetResult(scored.name, "", scored.weights.name, scored.weights_sha256, seconds, measured, maps)],
+        {scored.name: Gallery(dataset, predictions, scored.colours)},
+        ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids)),
     )
-    scoring_run.write_files(report, folder, {scored.name: Gallery(dataset, predictions, scored.colours)})
+    report = run.make_report(scored.set_name, len(evaluation.images), device, precision, versions)
+    scoring_run.write_files(report, folder, run.galleries)
 
 
 def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
@@ -93,19 +89,16 @@ def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
 def scores_as_json(scored: NetToScore, evaluation: Evaluation) -> dict[str, Any]:
     """Return the scores as fractions, with the net, weights and split that they belong to; all of JSON types.
 
+    A score is None if there is nothing to count.
+
     Args:
         scored: the net, its weights file and its data set.
         evaluation: the result.
     """
     by_label, dataset = {}, scored.dataset
     for top, result in evaluation.scores.items():
-        names = zip(dataset.label_classes[top], result.class_iu, strict=True)
-        by_label[top] = {
-            **{metric: getattr(result, metric) for metric in METRICS},
-            "mean_iu_published_rule": compute_scores(result.confusion, absent="published").mean_iu,
-            "class_iu": {name: None if iu != iu else iu for name, iu in names},
-            "confusion": result.confusion.tolist(),
-        }
+        measured = LabelScores.from_scores(top, result, dataset.label_classes[top])
+        by_label[top] = {name: getattr(measured, name) for name in (*METRICS, PUBLISHED_RULE, "class_iu", "confusion")}
     return {
         "net": scored.name,
         "weights": str(scored.weights),
