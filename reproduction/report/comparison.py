@@ -6,7 +6,6 @@ fractions from 0 to 1, times are seconds of one thread.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.fcn.nets import forward_time, net_files, receptive_field
 from reproduction.fcn.nets.mini_family import ThinNet
+from reproduction.report import ledger
 from reproduction.report.markdown import format_table
 from reproduction.report.record import LabelScores
 
@@ -245,8 +245,4 @@ def record_comparison(comparison: Comparison, folder: StrPath) -> Path:
         for net in comparison.nets
     ]
     entry = replace(comparison, nets=nets)
-    digest = hashlib.sha256(format_comparison(entry).encode()).hexdigest()[:8]
-    path = Path(folder) / f"{entry.set}-{entry.measured[:10]}-{digest}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_comparison(entry, path)
-    return path
+    return ledger.add_file(entry.set, entry.measured, format_comparison(entry), folder)

@@ -126,9 +126,7 @@ def write_results(
     if not record_only:
         texts["experiments.md"] = f"# The paper's experiments on {SPECS[set_name].title}\n\n{tables.format_page(found)}"
         texts["experiments.html"] = page.render_template("experiments.html", title=SPECS[set_name].title, tables=found)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        files.write_text(folder / name, text)
+    tables.write_texts(texts, folder)
     return texts
 
 

@@ -30,6 +30,7 @@ LONGEST = 512  # pixels of the longer side, on the page
 RIGHT, WRONG, IGNORED = range(3)  # values of an error map
 ERROR_COLOURS = {WRONG: (224, 24, 104), IGNORED: (128, 134, 144)}
 
+_ERROR_PALETTE = np.array([(0, 0, 0), ERROR_COLOURS[WRONG], ERROR_COLOURS[IGNORED]], np.uint8)
 _JPEG_QUALITY = 82
 _PHOTO_KINDS = ("data", "color", "hha")  # kinds of inputs to display, in order of preference
 
@@ -215,7 +216,7 @@ def render_image(gallery: Gallery, net_name: str, top: str, image: ImageScore, m
         photo=media.add(("photo", *image_key), lambda: _jpeg(gallery.photo(image.id), size)),
         truth=media.add(("truth", *image_key, top), lambda: _png(truth, colours, size, clear)),
         prediction=media.add(("prediction", *prediction_key), lambda: _png(prediction, colours, size, clear)),
-        errors=media.add(("errors", *prediction_key), lambda: _png(errors, _error_palette(), size, RIGHT)),
+        errors=media.add(("errors", *prediction_key), lambda: _png(errors, _ERROR_PALETTE, size, RIGHT)),
         classes=_present(counts, names, colours),
         has_void=bool((truth == VOID).any()),
     )
@@ -258,10 +259,3 @@ def _png(labels: UInt8, colours: UInt8, size: tuple[int, int], clear: int | None
     alpha = bytes(0 if label == clear else 255 for label in range(len(colours)))
     image.save(file, "PNG", optimize=True, transparency=alpha)
     return "image/png", file.getvalue()
-
-
-def _error_palette() -> UInt8:
-    colours = np.zeros((len(ERROR_COLOURS) + 1, 3), np.uint8)
-    for label, colour in ERROR_COLOURS.items():
-        colours[label] = colour
-    return colours

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.formats import files
 from reproduction.fcn.scoring import score
 from reproduction.fcn.scoring.score import METRICS
 from reproduction.report import record
@@ -28,10 +29,7 @@ _SAME = 1e-9  # a score is a quotient of two sums in double precision
 
 
 def write_entry(report: ScoreReport, by: str, folder: StrPath) -> Path:
-    """Write a report to the ledger as a new file, and return its path.
-
-    The file is named after the data set, the day, and a hash of its content, so that entries of several people can be
-    merged.
+    """Write a report to the ledger as a new file, see ``add_file``, and return its path.
 
     Args:
         report: The report of a run over all images.
@@ -49,10 +47,28 @@ def write_entry(report: ScoreReport, by: str, folder: StrPath) -> Path:
     entry = replace(report, by=by.strip(), nets=measured)
     if problem := find_problem(entry):
         raise ReproductionError(f"this run cannot be added to the ledger: {problem}")
-    digest = hashlib.sha256(record.format_report(entry).encode()).hexdigest()[:8]
-    path = Path(folder) / f"{entry.set}-{entry.measured[:10]}-{digest}.json"
+    return add_file(entry.set, entry.measured, record.format_report(entry), folder)
+
+
+def add_file(set_name: str, measured: str, text: str, folder: StrPath) -> Path:
+    """Write a record as a new file, and return its path.
+
+    The file is named after the data set, the day, and a hash of its content, so that records of several people can be
+    merged.
+
+    Args:
+        set_name: The name of the data set.
+        measured: The time of the run, ISO 8601.
+        text: The content.
+        folder: The folder to write to; it is created if it does not exist.
+
+    Raises:
+        ReproductionError: If the file cannot be written.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    path = Path(folder) / f"{set_name}-{measured[:10]}-{digest}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    record.write_report(entry, path)
+    files.write_text(path, text)
     return path
 
 

@@ -62,11 +62,6 @@ def format_page(tables: Iterable[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
-    """Convert tables to dictionaries of JSON types."""
-    return [asdict(table) for table in tables]
-
-
 def shape_table(nets: Sequence[NetRecord]) -> Table:
     """Return Table 1, computed from the nets' prototxts: convolutions, parameters, receptive field and stride."""
     columns = ("depth", "learned", "receptive_field", "max_stride")
@@ -184,12 +179,25 @@ def write_tables(tables: Sequence[Table], set_name: str, versions: Mapping[str, 
     Raises:
         ReproductionError: If a file cannot be written.
     """
-    document = {"set": set_name, "versions": versions, "tables": as_json(tables)}
+    document = {"set": set_name, "versions": versions, "tables": [asdict(table) for table in tables]}
     texts = {"tables.md": format_page(tables), "tables.json": json.dumps(document, indent=1) + "\n"}
+    write_texts(texts, folder)
+    return texts
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> None:
+    """Write texts to files in a folder, which is created if it does not exist, each atomically.
+
+    Args:
+        texts: the text of each file by its name.
+        folder: the folder.
+
+    Raises:
+        ReproductionError: If a file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         files.write_text(folder / name, text)
-    return texts
 
 
 def find_row(edition: str, table: str, name: str) -> PublishedRow | None:

@@ -1,5 +1,6 @@
 """The paper's other tables: computed and published values."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -74,5 +75,5 @@ def test_tables_are_text_and_json(set_name):
     text = tables.format_page([table])
     assert text.startswith("## Table 1: convolutions, parameters, receptive field, stride\n\n")
     assert all(row[0] in text for row in table.rows)
-    document = json.loads(json.dumps(tables.as_json([table])))
+    document = json.loads(json.dumps([dataclasses.asdict(table)]))
     assert document[0]["rows"] == [list(row) for row in table.rows]
