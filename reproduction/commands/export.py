@@ -74,6 +74,7 @@ from reproduction.fcn.segment.export import ExportFormat, OutputCheck
 from reproduction.fcn.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 
@@ -177,16 +178,11 @@ def write_with_card(args: argparse.Namespace, file: IO[bytes], planned: tuple[in
         made = Segmenter.load(args.net, model)
         about, net = card.add_source(made.card, model), made.net
         about = export.set_size(about, planned) if planned else about
-    run: ExportRunner | None = None
     if args.format == "onnx":
-        data = export.export_onnx(net, about, form, planned=planned is not None).SerializeToString()
-        file.write(data)
-        run = export.onnx_runner(data) if args.check else None
+        run = _save_onnx(export.export_onnx(net, about, form, planned=planned is not None), file, args)
     else:
-        program = export.export_program(net, about, form)
         notes = {card.CARD_FILE: card.format_card(about), export.FORMAT_FILE: json.dumps(form.describe(about))}
-        _save_program(program, file, notes)
-        run = export.program_runner(program) if args.check else None
+        run = _save_program(export.export_program(net, about, form), file, notes, args)
     checked = export.check_export(net, about, form, run) if run else []
     document = {"card": card.as_json(about), "input": form.inputs, "output": form.outputs,
                 "form": form.describe(about), "checked": [vars(each) for each in checked]}  # fmt: skip
@@ -213,32 +209,39 @@ def write_blobs(args: argparse.Namespace, file: IO[bytes]) -> Report:
     net, _, _ = any_net.load_bare_net(args.net, args.weights, read_net_options(args))
     plan = export_net.plan_export(net, args.outputs)
     source = {"prototxt": Path(args.net).name, "file": args.weights.name, "sha256": hashes.hash_file(args.weights)}
-    run: ExportRunner | None = None
     if args.format == "onnx":
         model, plan = export_net.export_onnx(net, plan)
-        notes = {export.FORMAT_KEY: json.dumps(describe_plan(net, plan)), "source": json.dumps(source)}
-        for key, value in notes.items():
-            model.metadata_props.add(key=key, value=value)
-        data = model.SerializeToString()
-        file.write(data)
-        run = export_net.onnx_runner(data) if args.check else None
+        form = describe_plan(net, plan)
+        for key, value in {export.FORMAT_KEY: form, "source": source}.items():
+            model.metadata_props.add(key=key, value=json.dumps(value))
+        run = _save_onnx(model, file, args)
     else:
         program, plan = export_net.export_program(net, plan)
-        notes = {export.FORMAT_FILE: json.dumps(describe_plan(net, plan)), "source.json": json.dumps(source)}
-        _save_program(program, file, notes)
-        run = export_net.program_runner(program) if args.check else None
+        form = describe_plan(net, plan)
+        notes = {export.FORMAT_FILE: json.dumps(form), "source.json": json.dumps(source)}
+        run = _save_program(program, file, notes, args)
     checked = export_net.check_export(net, plan, run) if run else []
-    form = describe_plan(net, plan)
     line = " -> ".join(", ".join(f"{name} {text}" for name, text in form[side].items()) for side in form)
     document = {"form": form, "source": source, "checked": [vars(each) for each in checked]}
     name = net.graph.name or Path(args.net).stem
     return Report(name, line, [_format_blob_check(each) for each in checked], any(c.equal for c in checked), document)
 
 
-def _save_program(program: torch.export.ExportedProgram, file: IO[bytes], notes: dict[str, str]) -> None:
+def _save_onnx(model: onnx.ModelProto, file: IO[bytes], args: argparse.Namespace) -> ExportRunner | None:
+    """Write a model, and return the function that runs it; None if it is not to be checked."""
+    data = model.SerializeToString()
+    file.write(data)
+    return export_net.onnx_runner(data) if args.check else None
+
+
+def _save_program(
+    program: torch.export.ExportedProgram, file: IO[bytes], notes: dict[str, str], args: argparse.Namespace
+) -> ExportRunner | None:
+    """Write a program with notes as extra files, and return the function that runs it; None if it is not checked."""
     import torch
 
     torch.export.save(program, file, extra_files=notes)
+    return export_net.program_runner(program) if args.check else None
 
 
 def describe_plan(net: Net, plan: ExportPlan) -> dict[str, dict[str, str]]:

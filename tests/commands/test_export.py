@@ -1,7 +1,6 @@
 """fcn export, its earlier names and hubconf.py: exports from the command line."""
 
 import ast
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.formats import hashes, prototxt
-from reproduction.commands import start
+from reproduction.commands import program
 from reproduction.fcn.segment import card, export
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
@@ -41,17 +40,15 @@ def tool(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def call(name, *args):
-        module = importlib.import_module(f"reproduction.commands.{name}")
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            start.run(module.main)
+            program.main([name, *map(str, args)])
         return end.value.code, *capsys.readouterr()
 
     return call
 
 
 def test_onnx_is_written_checked_and_runs(tool, folder):
-    code, out, err = tool("export_onnx", folder)
+    code, out, err = tool("export-onnx", folder)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("mine.onnx: mine, ")
@@ -66,7 +63,7 @@ def test_onnx_is_written_checked_and_runs(tool, folder):
 
 def test_everything_is_json_for_machines(tool, folder):
     code, out, _ = tool(
-        "export_onnx", folder, "--json", "--no-check", "--input", "blob", "--output", "scores", "-o", "x.onnx"
+        "export-onnx", folder, "--json", "--no-check", "--input", "blob", "--output", "scores", "-o", "x.onnx"
     )
     said = json.loads(out)
     assert code == 0
@@ -77,7 +74,7 @@ def test_everything_is_json_for_machines(tool, folder):
 
 
 def test_a_program_is_written_with_its_card(tool, folder):
-    code, out, _ = tool("export_program", folder, "--no-check", "-o", "mine.pt2")
+    code, out, _ = tool("export-program", folder, "--no-check", "-o", "mine.pt2")
     assert code == 0
     assert out.endswith("  not checked\n")
     extra = {card.CARD_FILE: "", export.FORMAT_FILE: ""}
@@ -104,13 +101,13 @@ def test_the_programs_in_the_help_run(tool, folder):
     given = {"onnxruntime": onnxruntime, "torch": torch, "np": np, "Image": Image, "json": json, "cv2": cv2}
     ran = 0
     for text in programs("export"):
-        name = "export_program" if "torch" in text else "export_onnx"
-        program = text.replace("voc-fcn8s.", "mine.")
-        if "cv2" in program and int(cv2.__version__.split(".")[0]) < 5:
+        name = "export-program" if "torch" in text else "export-onnx"
+        code = text.replace("voc-fcn8s.", "mine.")
+        if "cv2" in code and int(cv2.__version__.split(".")[0]) < 5:
             continue  # OpenCV 4 reads no Crop at sizes that it is not told
-        form = ("--input", "blob", "--output", "scores") if "cv2" in program else ()
+        form = ("--input", "blob", "--output", "scores") if "cv2" in code else ()
         assert tool(name, folder, "--no-check", *form)[0] == 0
-        exec(program, given)
+        exec(code, given)
         ran += 1
         if "labels" not in given:
             continue
@@ -121,18 +118,18 @@ def test_the_programs_in_the_help_run(tool, folder):
 
 
 def test_mistakes_are_one_line(tool, tmp_path):
-    assert tool("export_onnx", "voc-fcn8")[::2] == (
+    assert tool("export-onnx", "voc-fcn8")[::2] == (
         1, "error: there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n",
     )  # fmt: skip
-    assert tool("export_onnx", "nyud-fcn32s-color-d", "--weights", "w")[::2] == (
+    assert tool("export-onnx", "nyud-fcn32s-color-d", "--weights", "w")[::2] == (
         1, "error: nyud-fcn32s-color-d takes depth, which is not an image. Choose --input blob.\n",
     )  # fmt: skip
-    assert tool("export_program", "voc-fcn8s", "--weights", "none")[::2] == (
+    assert tool("export-program", "voc-fcn8s", "--weights", "none")[::2] == (
         1,
         "error: none: there is no such weights file.\n",
     )
-    assert tool("export_onnx", "voc-fcn8s", "--input", "jpeg")[0] == 2
-    for name in ("export_onnx", "export_program"):  # before half a minute has gone by
+    assert tool("export-onnx", "voc-fcn8s", "--input", "jpeg")[0] == 2
+    for name in ("export-onnx", "export-program"):  # before half a minute has gone by
         assert tool(name, "voc-fcn8s", "--weights", "none", "-o", "no/net")[::2] == (
             1, "error: no/net: cannot be written: no such file or directory.\n",
         )  # fmt: skip
@@ -142,7 +139,7 @@ def test_mistakes_are_one_line(tool, tmp_path):
 def test_without_the_package_onnx_it_is_named(tool, folder, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it then fails
     for more in ((), ("--size", "64x64"), ("--input", "blob")):
-        code, _, err = tool("export_onnx", folder, *more)
+        code, _, err = tool("export-onnx", folder, *more)
         assert (code, err) == (
             1, "error: the package onnx is not installed. Install it by `pip install 'fcn-reproduction[export]'`.\n",
         )  # fmt: skip
