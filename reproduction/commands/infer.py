@@ -100,13 +100,7 @@ def classify(classifier: Classifier, jobs: Sequence[ImageJob], ranks: Ranks, arg
         mine.append((number, {"image": str(image), "classes": [each._asdict() for each in top]}))
         if not args.json:
             say(f"{image}:", *(f"  {each.score:<8.4g} {each.label:>4}  {each.name}" for each in top))
-    every = [result for _, result in sorted(ranks.gather_objects(mine), key=lambda pair: pair[0])]
-    failed = sum(ranks.gather_objects([failed]))
-    if args.json and ranks.is_first:
-        say_json(every)
-    if failed and len(jobs) > 1 and ranks.is_first:
-        fail(f"{failed} of {len(jobs)} images could not be classified.")
-    return 1 if failed and ranks.is_first else 0
+    return finish(mine, failed, len(jobs), ranks, as_json=args.json, done="classified")
 
 
 def segment(
@@ -133,17 +127,33 @@ def segment(
                 if not args.json and not args.quiet:
                     say_above("\n".join(format_result(found.result)))
             move(done, max(total, done))
+    return finish(mine, failed, len(jobs), ranks, as_json=args.json, done="segmented")
+
+
+def finish(
+    mine: Sequence[tuple[int, dict[str, Any]]], failed: int, total: int, ranks: Ranks, *, as_json: bool, done: str
+) -> int:
+    """Gather the results of all processes, print what concerns all images, and return the exit code.
+
+    Args:
+        mine: The number of each image of this process, and its result.
+        failed: How many images of this process failed.
+        total: How many images there are.
+        ranks: The processes.
+        as_json: Whether to print all results as JSON.
+        done: What was to be done with the images, such as ``segmented``.
+    """
     every = [result for _, result in sorted(ranks.gather_objects(mine), key=lambda pair: pair[0])]
     failed = sum(ranks.gather_objects([failed]))
     if not ranks.is_first:
         return 0  # torchrun ends all processes as soon as one fails
-    if args.json:
+    if as_json:
         say_json(every)
     if skipped := sum("skipped" in result for result in every):
-        of = f"{skipped} of {len(jobs)} images were" if len(jobs) > 1 else "the image was"
+        of = f"{skipped} of {total} images were" if total > 1 else "the image was"
         note(f"note: {of} segmented before; --overwrite segments again.")
-    if failed and len(jobs) > 1:
-        fail(f"{failed} of {len(jobs)} images could not be segmented.")
+    if failed and total > 1:
+        fail(f"{failed} of {total} images could not be {done}.")
     return 1 if failed else 0
 
 
