@@ -35,7 +35,7 @@ from reproduction.caffe.errors import ReproductionError, printable
 from reproduction.caffe.formats import hashes, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.commands.bars import Bars, bar
-from reproduction.commands.options import add_shared, make_parser
+from reproduction.commands.options import add_shared, make_parser, parse_shape
 from reproduction.commands.terminal import say, say_json
 from reproduction.fcn.nets.registry import PROTOTXT
 
@@ -88,19 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drop", nargs="+", default=[], metavar="LAYER", help="omit the weights of these layers")
     parser.add_argument("--verify", type=Path, metavar="IMAGE", help="run the net on it with both files, and compare")
     parser.add_argument(
-        "--input", type=_input, action="append", default=[], metavar="BLOB=NxCxHxW",
+        "--input", type=parse_shape, action="append", default=[], metavar="BLOB=NxCxHxW",
         help="the shape of an input that the net leaves to its data (default: images of 500x500)",
     )  # fmt: skip
     add_shared(parser, "--legacy-crop", "--max-pixels", "--json")
     return parser
-
-
-def _input(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, shape = text.partition("=")
-    try:
-        return name, tuple(int(dim) for dim in shape.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, want for example data=1x3x500x500") from None
 
 
 def make_metadata(net_name: str | None, path: Path, converted: Weights) -> dict[str, str]:

@@ -5,34 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reproduction.commands.options import add_shared, split_names
+from reproduction.commands.options import add_shared, parse_shape, parse_size, split_names
 from reproduction.commands.terminal import note
 from reproduction.fcn.nets import registry
 from reproduction.fcn.segment.any_net import AnyNet, NetOptions, load_any_net
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse a size such as ``224x256``, height first; one number stands for both. An argparse type.
-
-    Raises:
-        ArgumentTypeError: If the text is not such a size.
-    """
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) < 1 << 15 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text} is not a size such as 224x224")
-    return int(parts[0]), int(parts[-1])
-
-
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Parse the shape of an input such as ``data=1,3,227,227``. An argparse type.
-
-    Raises:
-        ArgumentTypeError: If the text is not such a shape.
-    """
-    name, _, sizes = text.partition("=")
-    if not name or not all(part.strip().isdecimal() for part in sizes.split(",")):
-        raise argparse.ArgumentTypeError(f"{text} is not a shape such as data=1,3,227,227")
-    return name, tuple(int(part) for part in sizes.split(","))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

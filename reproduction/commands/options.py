@@ -54,6 +54,31 @@ def split_counts(text: str) -> list[int]:
     return [positive(part.strip()) for part in text.split(",")]
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse a size such as ``224x256``, height first; one number stands for both. An argparse type.
+
+    Raises:
+        ArgumentTypeError: If the text is not such a size.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) < 1 << 15 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not a size such as 224x224")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Parse the shape of an input such as ``data=1,3,227,227`` or ``data=1x3x227x227``. An argparse type.
+
+    Raises:
+        ArgumentTypeError: If the text is not such a shape.
+    """
+    name, _, sizes = text.partition("=")
+    parts = sizes.replace("x", ",").split(",")
+    if not name or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not a shape such as data=1,3,227,227")
+    return name, tuple(map(int, parts))
+
+
 class _MaxPixels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         from reproduction.caffe.formats import image_files

@@ -24,7 +24,7 @@ from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.commands.bars import Bars
 from reproduction.commands.experiments import measure
-from reproduction.commands.options import add_shared, make_parser, positive
+from reproduction.commands.options import add_shared, make_parser, parse_size, positive
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS, NetRecord
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add_shared(parser, "--data")
     parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
     add_shared(parser, "--device")
-    parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
+    parser.add_argument(
+        "--size", type=parse_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's"
+    )
     parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
     fixed = "train the net whose last layer alone learns, to runs/tables"
     parser.add_argument("--fixed", action="store_true", help=fixed)
@@ -85,14 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     add_shared(parser, "--report")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    try:
-        return positive(height), positive(width)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 500x500") from None
 
 
 def compute_table(name: str, args: argparse.Namespace, nets: Sequence[NetRecord], bars: Bars) -> Table:

@@ -85,7 +85,7 @@ def test_data_that_are_missing_are_missed_before_anything_is_timed(tool, monkeyp
     code, out, err = tool("nyud")
     assert (code, out) == (1, "")
     assert err.endswith("The tables `--only shape time` need no data.\n")
-    assert tool("--only", "time", "--size", "500")[2].endswith("500 is not HEIGHTxWIDTH, such as 500x500\n")
+    assert tool("--only", "time", "--size", "500x")[2].endswith("500x is not a size such as 224x224\n")
 
 
 def test_what_is_missing_is_said_in_one_line(tool, tmp_path):
@@ -96,7 +96,7 @@ def test_what_is_missing_is_said_in_one_line(tool, tmp_path):
     code, out, err = tool("nyud", "--only", "skip")
     assert (code, out) == (1, "")
     assert err == "error: there is no net 'nyud-fcn32s' for Table 2. Leave `skip` out of --only.\n"
-    code, out, err = tool("--size", "12")
+    code, out, err = tool("--size", "12x")
     assert code == 2
 
 
