@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Annotated, ClassVar
 
 from reproduction.caffe.errors import StrPath
-from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.experiments.runs import Measured
@@ -95,8 +95,7 @@ def load_results(path: StrPath) -> dict[str, Result]:
     """
     if not Path(path).is_file():
         return {}
-    text = files.read_regular(path, json_file.LIMIT)
-    document = json_file.loads(text, _Document, path, "these are not the results of experiments", version=_FORMAT)
+    document = json_file.load(path, _Document, "these are not the results of experiments", version=_FORMAT)
     return {result.name: result for result in document.results}
 
 

@@ -125,13 +125,9 @@ def _find_wrong_scores(entry: ScoreReport) -> Iterator[str]:
             yield f"{net.net}: there is no SHA-256 of the weights"
         for measured in net.measured:
             scores = score.compute_scores(np.asarray(measured.confusion, np.int64))
-            values = {metric: (getattr(measured, metric), getattr(scores, metric)) for metric in METRICS}
-            values |= {
-                f"IU of {name}": (measured.class_iu[name], iu)
-                for name, iu in zip(measured.class_iu, scores.class_iu, strict=True)
-            }
+            follows = LabelScores.from_scores(measured.label, scores, list(measured.class_iu))
+            values = {metric: (getattr(measured, metric), getattr(follows, metric)) for metric in METRICS}
+            values |= {f"IU of {name}": (iu, follows.class_iu[name]) for name, iu in measured.class_iu.items()}
             for name, (got, want) in values.items():
-                if not math.isclose(math.nan if got is None else got, want, abs_tol=_SAME) and not (
-                    got is None and math.isnan(want)
-                ):
+                if got != want and (got is None or want is None or not math.isclose(got, want, abs_tol=_SAME)):
                     yield f"{net.title(measured)}: {name} is {got}, but follows from the confusion as {want}"
