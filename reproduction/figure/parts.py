@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -11,7 +11,9 @@ from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, PoolMethod
-from reproduction.figure.units import Unit, count_readers, read_units
+from reproduction.figure.units import Unit, find_readers, read_units
+
+Readers = Mapping[Unit, Sequence[Unit]]
 
 _TIMES, _DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 _SIGNS = {"SUM": "+", "PROD": _TIMES, "MAX": "max"}
@@ -73,9 +75,9 @@ def find_parts(net: Net) -> list[Part]:
         net: The net. It may be on the device ``meta``, since no values are computed.
     """
     units = read_units(net)
-    readers = count_readers(units)
-    classes = _count_classes(units)
-    on_wires = _find_steps(units)
+    readers = find_readers(units)
+    classes = _count_classes(readers)
+    on_wires = _find_steps(readers)
     parts: dict[Unit, Part] = {}
     for group in _group(units, readers, classes, on_wires):
         part = _make_part(group, classes)
@@ -89,28 +91,22 @@ def find_parts(net: Net) -> list[Part]:
     return list(dict.fromkeys(parts.values()))
 
 
-def _count_classes(units: Iterable[Unit]) -> set[int]:
+def _count_classes(readers: Readers) -> set[int]:
     """Return the numbers of channels of the outputs, by which score layers are recognized."""
-    read = {bottom for unit in units for bottom in unit.bottoms}
-    ends = (unit.bottoms[0] if unit.kind == "loss" else unit for unit in units if unit not in read)
+    ends = (unit.bottoms[0] if unit.kind == "loss" else unit for unit, read_by in readers.items() if not read_by)
     return {unit.channels for unit in ends}
 
 
-def _find_steps(units: Sequence[Unit]) -> set[Unit]:
+def _find_steps(readers: Readers) -> set[Unit]:
     """Return the units that are drawn on a wire: upsamplings, crops and factors that one part reads, not an end."""
-    readers: dict[Unit, list[Unit]] = {}
-    for unit in units:
-        for bottom in unit.bottoms:
-            readers.setdefault(bottom, []).append(unit)
-    kinds = ("up", "crop", "scale")
     return {
         unit
-        for unit in units
-        if unit.kind in kinds and len(read := readers.get(unit, [])) == 1 and read[0].kind not in ("loss", "other")
+        for unit, read_by in readers.items()
+        if unit.kind in ("up", "crop", "scale") and len(read_by) == 1 and read_by[0].kind not in ("loss", "other")
     }
 
 
-def _group(units: Sequence[Unit], readers: dict[Unit, int], classes: set[int], on_wires: set[Unit]) -> list[list[Unit]]:
+def _group(units: Sequence[Unit], readers: Readers, classes: set[int], on_wires: set[Unit]) -> list[list[Unit]]:
     """Return lists of units that are drawn side by side: convolutions or modules of one resolution in sequence."""
     groups: dict[Unit, list[Unit]] = {}  # by the last unit of each group
     for unit in units:
@@ -121,12 +117,12 @@ def _group(units: Sequence[Unit], readers: dict[Unit, int], classes: set[int], o
     return sorted(groups.values(), key=lambda group: units.index(group[0]))
 
 
-def _find_equal_before(unit: Unit, readers: dict[Unit, int], classes: set[int]) -> Unit | None:
+def _find_equal_before(unit: Unit, readers: Readers, classes: set[int]) -> Unit | None:
     """Return the unit that only this one reads, if both are convolutions, or modules, of the same resolution."""
     if unit.kind not in ("conv", "module"):
         return None
     before = unit.bottoms[0]
-    is_same = (before.kind, before.stride, readers[before]) == (unit.kind, unit.stride, 1)
+    is_same = (before.kind, before.stride, readers[before]) == (unit.kind, unit.stride, [unit])
     return before if is_same and _is_score(before, classes) == _is_score(unit, classes) else None
 
 

@@ -6,7 +6,6 @@ sums or concatenates them, as in residual units and inception modules, become on
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -145,19 +144,20 @@ def _without_labels(units: Sequence[Unit]) -> list[Unit]:
     return [unit for unit in units if unit in kept]
 
 
-def count_readers(units: Iterable[Unit]) -> Counter[Unit]:
-    """Return how many units read each unit; one that reads it twice counts twice."""
-    return Counter(bottom for unit in units for bottom in unit.bottoms)
+def find_readers(units: Iterable[Unit]) -> dict[Unit, list[Unit]]:
+    """Return the units that read each unit, in order; one that reads it twice occurs twice, and an end has none."""
+    readers: dict[Unit, list[Unit]] = {unit: [] for unit in units}
+    for unit in readers:
+        for bottom in unit.bottoms:
+            readers[bottom].append(unit)
+    return readers
 
 
 def _merge_modules(units: list[Unit]) -> list[Unit]:
     """Replace each join and the layers between it and its fork by a module, if nothing else reads those layers."""
     index = {unit: number for number, unit in enumerate(units)}
     removed: set[Unit] = set()
-    readers: dict[Unit, set[Unit]] = {}
-    for unit in units:
-        for bottom in unit.bottoms:
-            readers.setdefault(bottom, set()).add(unit)
+    readers = find_readers(units)
     for join in units:
         if join.kind != "join":
             continue
@@ -173,7 +173,7 @@ def _merge_modules(units: list[Unit]) -> list[Unit]:
         join.branches = len(join.bottoms)
         join.kind, join.bottoms = "module", [fork]
         join.layers = [*join.layers, *inner_layers]
-        readers[fork] = readers[fork] - inner | {join}
+        readers[fork] = [*(reader for reader in readers[fork] if reader not in inner), join]
         removed |= inner
     return [unit for unit in units if unit not in removed]
 
