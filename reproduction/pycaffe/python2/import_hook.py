@@ -11,6 +11,7 @@ import site
 import sys
 import sysconfig
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import reproduction
@@ -37,10 +38,9 @@ class Loader(machinery.SourceFileLoader):
             fullname: The module's dotted name.
         """
         path = self.get_filename(fullname)
-        if (text := self._read_if_python2()) is not None:
-            return translate.compile_python2(text, path)
-        if (text := self._read_if_outdated()) is not None:
-            return translate.compile_python3(text, path)
+        text, compile_text = self._read_text()
+        if compile_text is not None:
+            return compile_text(text, path)
         if fullname == "__main__":  # Python keeps no bytecode of scripts
             code: types.CodeType = self.source_to_code(self.get_data(path), path)
             return code
@@ -48,30 +48,26 @@ class Loader(machinery.SourceFileLoader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the code of a module: with Python 2's builtins if its source is Python 2."""
-        if self._read_if_python2() is not None:
+        _, compile_text = self._read_text()
+        if compile_text is translate.compile_python2:
             module.__dict__["__builtins__"] = python2_builtins.BUILTINS
-        elif self._read_if_outdated() is not None:
+        elif compile_text is translate.compile_python3:
             module.__dict__[translate.METHOD] = removed_methods.get_method
         super().exec_module(module)
 
-    def _read_text(self) -> str | None:
+    def _read_text(self) -> tuple[str, Callable[[str, str], types.CodeType] | None]:
+        """Return the source, and the function that compiles it, or None if Python does.
+
+        A Python 3 source is rewritten if it may call removed methods or pass ``copy=False``.
+        """
         try:
-            return importlib.util.decode_source(self.get_data(self.path))
+            text = importlib.util.decode_source(self.get_data(self.path))
         except (SyntaxError, UnicodeDecodeError):
-            return None  # Python reports the error when it loads the source
-
-    def _read_if_outdated(self) -> str | None:
-        """Return the source if it may call removed methods or pass ``copy=False``, else None."""
-        text = self._read_text()
-        return text if text is not None and _OUTDATED.search(text) else None
-
-    def _read_if_python2(self) -> str | None:
-        """Return the source if it is Python 2, else None."""
-        text = self._read_text()
-        if text is None:
-            return None
+            return "", None  # Python reports the error when it loads the source
         found = version_detection.detect_version(text)
-        return text if found == 2 or (found is None and self.python2) else None
+        if found == 2 or (found is None and self.python2):
+            return text, translate.compile_python2
+        return text, translate.compile_python3 if _OUTDATED.search(text) else None
 
 
 _LOADERS = (
