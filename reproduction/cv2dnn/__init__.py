@@ -15,20 +15,8 @@ and those of OpenCV 4 up to rounding. Nets also load that OpenCV 4 rejects: see 
 Source: opencv/opencv@4.x modules/dnn/include/opencv2/dnn/dnn.hpp.
 """
 
-from reproduction.cv2dnn.images import blobFromImage, blobFromImages, imagesFromBlob
-from reproduction.cv2dnn.net import (
-    DNN_BACKEND_CUDA,
-    DNN_BACKEND_DEFAULT,
-    DNN_BACKEND_OPENCV,
-    DNN_TARGET_CPU,
-    DNN_TARGET_CUDA,
-    DnnLayer,
-    DnnNet,
-    readNet,
-    readNetFromCaffe,
-)
+from reproduction.cv2dnn import images, net
+from reproduction.cv2dnn.images import *  # noqa: F403 - those in its __all__
+from reproduction.cv2dnn.net import *  # noqa: F403
 
-__all__ = [
-    "DNN_BACKEND_CUDA", "DNN_BACKEND_DEFAULT", "DNN_BACKEND_OPENCV", "DNN_TARGET_CPU", "DNN_TARGET_CUDA", "DnnLayer",
-    "DnnNet", "blobFromImage", "blobFromImages", "imagesFromBlob", "readNet", "readNetFromCaffe",
-]  # fmt: skip
+__all__ = images.__all__ + net.__all__

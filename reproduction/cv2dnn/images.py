@@ -14,6 +14,8 @@ import numpy as np
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.typing import Array, Float32, Integer
 
+__all__ = ["blobFromImage", "blobFromImages", "imagesFromBlob"]
+
 CV_8U, CV_32F = 0, 5
 _COEFFICIENT_BITS = 11
 

@@ -23,6 +23,11 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Array, Float32
 
+__all__ = [
+    "DNN_BACKEND_CUDA", "DNN_BACKEND_DEFAULT", "DNN_BACKEND_OPENCV", "DNN_TARGET_CPU", "DNN_TARGET_CUDA", "DnnLayer",
+    "DnnNet", "readNet", "readNetFromCaffe",
+]  # fmt: skip
+
 DNN_BACKEND_DEFAULT, DNN_BACKEND_OPENCV, DNN_BACKEND_CUDA = 0, 3, 5
 DNN_TARGET_CPU, DNN_TARGET_CUDA = 0, 6
 

@@ -34,11 +34,15 @@ from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.extras.classifier import Classifier
 from reproduction.pycaffe.extras.detector import Detector
 from reproduction.pycaffe.net import coord_map
+from reproduction.pycaffe.net import settings as _settings
+from reproduction.pycaffe.net import solver as _solver
 from reproduction.pycaffe.net.net_spec import NetSpec, layers, params, to_proto
+from reproduction.pycaffe.net.settings import *  # noqa: F403
+from reproduction.pycaffe.net.solver import *  # noqa: F403
 
 TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
 
 __all__ = [
     "TEST", "TRAIN", "Classifier", "Detector", "NetSpec", "coord_map", "io", "layers", "params", "proto", "to_proto",
 ]  # fmt: skip
-__all__ += _caffe.__all__
+__all__ += _caffe.__all__ + _settings.__all__ + _solver.__all__

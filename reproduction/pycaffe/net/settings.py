@@ -17,6 +17,12 @@ from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.pycaffe_vectors import StringVec
 from reproduction.pycaffe.net.errors import CaffeError
 
+#: The names of Caffe's interface.
+__all__ = [
+    "NCCL", "has_nccl", "layer_type_list", "set_device", "set_mode_cpu", "set_mode_gpu", "set_multiprocess",
+    "set_random_seed", "set_solver_count", "set_solver_rank", "solver_count", "solver_rank",
+]  # fmt: skip
+
 _CPU = torch.device("cpu")
 
 

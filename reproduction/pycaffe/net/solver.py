@@ -23,6 +23,11 @@ from reproduction.pycaffe.net import caffe_log
 from reproduction.pycaffe.net.errors import CaffeError, check_file, original_error_types
 from reproduction.pycaffe.net.net import Net
 
+#: The names of Caffe's interface that its package has; its module ``_caffe`` has ``Solver`` too.
+__all__ = [
+    "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "NesterovSolver", "RMSPropSolver", "SGDSolver", "get_solver",
+]  # fmt: skip
+
 Callback = Callable[[], object]
 
 
