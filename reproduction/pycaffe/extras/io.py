@@ -186,19 +186,11 @@ class Transformer:
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Set the order of the image's axes: (2, 0, 1) transposes (H, W, K) to (K, H, W)."""
-        if len(order) != len(self._shape(in_)) - 1:
-            raise ReproductionError(
-                f"the order of axes does not fit {in_!r}", got=tuple(order), want=f"{len(self._shape(in_)) - 1} axes"
-            )
-        self.transpose[in_] = order
+        self.transpose[in_] = _check_order(in_, "axes", order, len(self._shape(in_)) - 1)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """Set the order of the channels, the first axis after transposing: (2, 1, 0) converts RGB to BGR."""
-        if len(order) != self._shape(in_)[1]:
-            raise ReproductionError(
-                f"the order of channels does not fit {in_!r}", got=tuple(order), want=f"{self._shape(in_)[1]} channels"
-            )
-        self.channel_swap[in_] = order
+        self.channel_swap[in_] = _check_order(in_, "channels", order, self._shape(in_)[1])
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
         """Set the factor that is applied before subtracting the mean: 255 scales values from [0, 1] to [0, 255]."""
@@ -229,6 +221,12 @@ class Transformer:
         """Set the factor that is applied last, after subtracting the mean."""
         self._shape(in_)
         self.input_scale[in_] = scale
+
+
+def _check_order(in_: str, what: str, order: Sequence[int], count: int) -> Sequence[int]:
+    if len(order) != count:
+        raise ReproductionError(f"the order of {what} does not fit {in_!r}", got=tuple(order), want=f"{count} {what}")
+    return order
 
 
 def load_image(filename: StrPath, color: bool = True) -> Float32:

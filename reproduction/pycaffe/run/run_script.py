@@ -62,8 +62,6 @@ def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) ->
     Raises:
         OSError: If the script cannot be read.
     """
-    with Path(path).open("rb"):
-        pass
     file = os.path.realpath(path)
     sys.argv = [path, *args]
     sys.path[0] = os.path.dirname(file)  # noqa: PTH120
