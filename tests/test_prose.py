@@ -62,7 +62,7 @@ SENTENCE = re.compile(r"(?:^|[.:;] )(?:Say|Let|Word|Tell|Bring|Hold|Lay)\b")
 PHRASE = re.compile(rf"\b(?:{'|'.join(PHRASES)})(?!\w)", re.IGNORECASE)
 #: Uses in which a phrase is the correct term: (path, phrase).
 ALLOWED = {
-    ("reproduction/fcn/segment/export.py", "pictures"),  # of the option --input picture
+    ("reproduction/commands/parsers.py", "picture"),  # of the option --input picture
     ("reproduction/commands/export.py", "picture"),
 }
 

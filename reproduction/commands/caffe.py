@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reproduction.commands.options import make_parser
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import say
 from reproduction.pycaffe.run import environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Install or remove the import of this project as caffe, or print what it imports."""
-    parser = make_parser("caffe", __doc__)
-    parser.add_argument("action", choices=("install", "status", "remove"))
-    action = parser.parse_args(arguments).action
+    action = make_parser("caffe").parse_args(arguments).action
     if action == "install":
         say(f"{environment.install()}: import caffe now imports this project.")
     elif action == "remove":

@@ -17,24 +17,22 @@ Exit code: 0 if a net can be trained on the data, 1 if fcn train would fail.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_shared, make_parser
+from reproduction.commands.parsers import FEW, make_parser
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.datasets.custom import check, color_labels, folder, folder_report
 from reproduction.fcn.datasets.custom.folder_report import FolderReport, Problem
 
-FEW = 5  # files listed for each problem without --all
 SHOWN = 20  # colours listed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the folder and print the report; return 1 if a training would fail, else 0."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("check-data").parse_args(arguments)
     names, palette = folder.find_classes(args.folder, args.classes, args.palette)
     with Bars() as bars:
         report = check.check_folder(args.folder, names, palette, bars(args.folder.name, "image"))
@@ -46,22 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         say(*text(report, None if args.all else FEW))
     return 0 if report.ok else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("check-data", __doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="images with labels, as docs/own_data.md lists")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes; default: DIR/classes.txt")
-    parser.add_argument(
-        "--palette",
-        type=Path,
-        metavar="FILE|voc|indices",
-        help="colours of the classes, or indices, where palettes have no meaning; default: DIR/palette.txt",
-    )
-    parser.add_argument("--write-palette", type=Path, metavar="FILE", help="write the colours that were found there")
-    parser.add_argument("--all", action="store_true", help=f"name every file, not {FEW} for each problem")
-    add_shared(parser, "--max-pixels", "--json")
-    return parser
 
 
 def text(report: FolderReport, few: int | None) -> Iterator[str]:
@@ -120,19 +102,12 @@ def _problem(problem: Problem, few: int | None) -> Iterator[str]:
 def document(report: FolderReport) -> dict[str, Any]:
     """Return a report as plain data, for JSON."""
     return {
+        **vars(report),
         "root": str(report.root),
         "ok": report.ok,
         "folders": dict(zip(("images", "labels"), report.folders, strict=True)),
-        "images": report.images,
-        "labels": report.labels,
-        "description": report.description,
-        "pairs": report.pairs,
-        "splits": report.splits,
-        "classes": report.classes,
-        "modes": report.modes,
         "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in report.sizes.items()],
         "values": [vars(value) for value in report.values],
-        "void": report.void,
         "colours": [{"rgb": rgb, "pixels": n} for rgb, n in report.colours.items()],
         "problems": [vars(problem) for problem in report.problems],
     }

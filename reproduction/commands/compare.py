@@ -23,13 +23,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_shared, make_parser, positive
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets.mini import mini_voc
@@ -48,7 +46,7 @@ ROUNDS = 15  # of time measurements
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and measure the nets, print the table and write the page."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("compare").parse_args(arguments)
     budget = Budget(args.iterations, args.classifier_iterations)
     thin_nets = choose_nets(budget, args.nets)
     with Bars() as bars:
@@ -65,24 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say("", *comparison.format_rows(done).split("\n"), "", done.rule(), "", ", ".join(map(str, paths)))
     if args.record:
         say(f"recorded in {comparison.record_comparison(done, args.weights / ledger.FOLDER / comparison.FOLDER)}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("compare", __doc__)
-    add = parser.add_argument
-    number: dict[str, Any] = {"type": positive, "metavar": "N"}
-    add("--nets", nargs="+", default=[], metavar="NET", help="default: all")
-    add("--seeds", nargs="+", type=positive, default=list(trainings.SEEDS), metavar="N", help="default: 1 2 3")
-    default = Budget()
-    add("--iterations", **number, default=default.iterations, help=f"of each net; default: {default.iterations}")
-    of_each = f"of each classifier; default: {default.classifier_iterations}"
-    add("--classifier-iterations", **number, default=default.classifier_iterations, help=of_each)
-    add("--processes", **number, default=2, help="that train at the same time, with one thread each; default: 2")
-    add_shared(parser, "--data", "--weights")
-    add("-o", "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default: runs/compare")
-    add_shared(parser, "--report")
-    add("--record", action="store_true", help="keep the scores in WEIGHTS/results/comparison")
-    return parser
 
 
 def choose_nets(budget: Budget, names: Sequence[str]) -> list[ThinNet]:

@@ -25,7 +25,6 @@ all that using the weights needs: classes, means, order of the channels, source 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,14 +34,14 @@ from reproduction.caffe.errors import ReproductionError, printable
 from reproduction.caffe.formats import hashes, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.commands.bars import Bars, bar
-from reproduction.commands.options import add_shared, make_parser, parse_shape
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import say, say_json
 from reproduction.fcn.nets.registry import PROTOTXT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read, check, convert and verify the weights, and print a report."""
-    parser = _parser()
+    parser = make_parser("convert")
     args = parser.parse_args(arguments)
     if args.net:
         from reproduction.fcn.segment import segmenter  # imports torch, which takes seconds
@@ -76,23 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say_json(report)
     else:
         say(*table(report))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("convert", __doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file of weights, in any of the formats")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; the ending is its format")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--net", help="the net that the weights belong to: a name, or the folder of a training")
-    what.add_argument("--prototxt", type=Path, metavar="FILE", help="the net that the weights belong to: any prototxt")
-    parser.add_argument("--drop", nargs="+", default=[], metavar="LAYER", help="omit the weights of these layers")
-    parser.add_argument("--verify", type=Path, metavar="IMAGE", help="run the net on it with both files, and compare")
-    parser.add_argument(
-        "--input", type=parse_shape, action="append", default=[], metavar="BLOB=NxCxHxW",
-        help="the shape of an input that the net leaves to its data (default: images of 500x500)",
-    )  # fmt: skip
-    add_shared(parser, "--legacy-crop", "--max-pixels", "--json")
-    return parser
 
 
 def make_metadata(net_name: str | None, path: Path, converted: Weights) -> dict[str, str]:

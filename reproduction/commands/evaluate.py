@@ -31,13 +31,13 @@ from pathlib import Path
 from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars
-from reproduction.commands.net_options import add_net_options, has_net_options, load_described_net
-from reproduction.commands.options import add_shared, compiled, make_parser, precision
+from reproduction.commands.net_options import has_net_options, load_described_net
+from reproduction.commands.options import compiled, precision
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.custom import color_labels
-from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import net_to_score
 from reproduction.fcn.reproduce.net_to_score import NetToScore
 from reproduction.fcn.scoring.evaluate import Scorer, evaluate
@@ -50,7 +50,7 @@ from reproduction.report.gallery import Gallery
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate the net and print the scores; return the exit code."""
-    parser = _parser()
+    parser = make_parser("evaluate")
     args = parser.parse_args(arguments)
     if args.prototxt and not (args.weights and args.dataset and args.split):
         parser.error("--prototxt needs --weights, --dataset and --split")
@@ -133,29 +133,3 @@ def _load_scorer(scored: NetToScore, args: argparse.Namespace, ranks: Ranks) -> 
     )
     described = hashlib.sha256(f"{scored.weights_sha256} {format_card(about)}".encode()).hexdigest()
     return CardScorer(about, compiled(net, precision(args)), scored.dataset), described
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("evaluate", __doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--net", help=f"one of {', '.join(registry.NETS)}; or the folder that a training of --data left")
-    what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    add_shared(parser, "--data")
-    parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
-    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own images: val)")
-    parser.add_argument(
-        "--palette", type=Path, metavar="FILE|voc|indices",
-        help="how palette images and labels in colours are read; default: as in training, or as DATA/palette.txt says",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.jsonl in --out")
-    add_shared(parser, "--device", "--precision", "--limit", "--max-pixels")
-    parser.add_argument(
-        "--force", action="store_true", help="also score images that the published nets were trained on"
-    )
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    add_net_options(parser)
-    return parser

@@ -15,13 +15,11 @@ larger than its standard deviation over the seeds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 from reproduction.commands.bars import Bars, say_above
-from reproduction.commands.options import add_shared, make_parser, positive
+from reproduction.commands.parsers import ALL, make_parser
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS
@@ -32,12 +30,10 @@ from reproduction.fcn.fetch import local_files
 from reproduction.report import experiments, tables
 from reproduction.report.experiments import Result
 
-ALL = "all"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """List the experiments, or run some and write their results."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("experiments").parse_args(arguments)
     sets = [name for name in args.names if name in SPECS] or ["mini"]
     names = [name for name in args.names if name not in SPECS]
     recorded = local_files.find_weights_path(sets[0]) / experiments.FILE
@@ -72,17 +68,3 @@ def measure(experiment: Experiment, settings: Settings) -> Result:
         experiment.name, iterations, list(settings.seeds) if experiment.trials else [], settings.limit,
         date.today().isoformat(), versions(), rows,
     )  # fmt: skip
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("experiments", __doc__)
-    add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"experiments, or {ALL}; and the data set, if it is not mini")
-    add_shared(parser, "--data", "--weights")
-    add("-o", "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="default: runs/experiments")
-    add_shared(parser, "--report")
-    add("--record", action="store_true", help="write the results next to the recorded scores of the data set instead")
-    add("--seeds", type=positive, default=1, metavar="N", help="train each net with the seeds 1 to N; default: 1")
-    add("--iterations", type=positive, metavar="N", help="updates of each training; default: those of the experiment")
-    add_shared(parser, "--limit", "--device")
-    return parser

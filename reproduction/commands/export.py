@@ -59,14 +59,8 @@ from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.net import export_net
 from reproduction.caffe.net.export_net import BlobCheck, ExportPlan, ExportRunner
 from reproduction.caffe.net.net import Net
-from reproduction.commands.net_options import (
-    add_net_options,
-    is_prototxt,
-    load_described_net,
-    read_net_options,
-    require_weights,
-)
-from reproduction.commands.options import add_shared, make_parser, split_names
+from reproduction.commands.net_options import is_prototxt, load_described_net, read_net_options, require_weights
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import NOT_CHECKED
 from reproduction.commands.terminal import say, say_json
 from reproduction.fcn.segment import any_net, card, export, segmenter
@@ -102,7 +96,7 @@ ENDINGS = {"onnx": ".onnx", "program": ".pt2"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write and check the file, and print a report; return the exit code."""
-    parser = _parser()
+    parser = make_parser("export")
     args = parser.parse_args(arguments)
     planned = None if is_prototxt(args.net) else args.size  # of a prototxt, it is a property of the net
     if planned:
@@ -123,24 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checked = report.checked or ["not checked"]
         say(f"{path}: {report.name}, {size / 1e6:.1f} MB", f"  {report.form}", *(f"  {line}" for line in checked))
     return NOT_CHECKED if report.says_little else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("export", __doc__)
-    add = parser.add_argument
-    add("net", metavar="NET", help="the name of a net, the folder that a training wrote, or a prototxt")
-    add("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/; of a prototxt: required")
-    add("-o", "--out", type=Path, metavar="FILE", help="default: NET.onnx or NET.pt2")
-    add("--format", choices=ENDINGS, default="onnx", help="onnx (default), or program: one of torch.export")
-    add("--input", choices=export.INPUTS, help="default: picture; of a prototxt: blob")
-    add("--output", choices=export.OUTPUTS, help="default: labels; of a prototxt: the blobs that it computes")
-    add(
-        "--outputs", type=split_names, metavar="NAMES", help="of a prototxt: the blobs to compute; default: its outputs"
-    )
-    add("--no-check", dest="check", action="store_false", help="write it without running it")
-    add_shared(parser, "--json")
-    add_net_options(parser)
-    return parser
 
 
 def output_path(args: argparse.Namespace) -> Path:

@@ -14,27 +14,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_shared, make_parser
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import fail, note, say, say_json
 from reproduction.fcn import folders
-from reproduction.fcn.fetch import download, local_files
-from reproduction.fcn.fetch.availability import (
-    check_all_sources,
-    format_columns,
-    format_megabytes,
-    format_source_checks,
-)
+from reproduction.fcn.fetch import availability, download, local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Download the chosen files; return 1 if one of them failed, else 0."""
-    parser = _parser()
+    parser = make_parser("fetch")
     args = parser.parse_args(arguments)
     root = args.root or folders.find_home()
     roots = FileRoots(args.weights or root / "weights", args.data or root / "data")
@@ -54,32 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(*(local_files.format_offline_list(listed, roots) if listed else ["Nothing is missing."]))
         return 0
     if args.check:
-        answers = check_all_sources(chosen or manifest.entries.values())
-        say(*format_source_checks(answers))
+        answers = availability.check_all_sources(chosen or manifest.entries.values())
+        say(*availability.format_source_checks(answers))
         working = {entry.name for entry, answer in answers if answer.is_ok}
         dead = sorted({entry.name for entry, _ in answers} - working)
         return fail(f"no source of {', '.join(dead)} answers.") if dead else 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
     return _fetch_all(chosen, manifest, roots, args)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("fetch", __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a net or a data set, as --list prints them")
-    parser.add_argument("--set", action="append", default=[], help="all that a reproduction needs; may be given again")
-    parser.add_argument("--list", action="store_true", help="print what there is, and stop")
-    parser.add_argument(
-        "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
-    )
-    parser.add_argument("--check", action="store_true", help="ask every source for every file, print a table, and stop")
-    add_shared(parser, "--mirror", "--manifest")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder, if elsewhere")
-    parser.add_argument("--delete-archives", action="store_true", help="delete archives when they are unpacked")
-    parser.add_argument("--json", action="store_true", help="print the results, or what is listed, as JSON")
-    return parser
 
 
 def _fetch_all(chosen: list[Entry], manifest: Manifest, roots: FileRoots, args: argparse.Namespace) -> int:
@@ -133,9 +108,9 @@ def _print_list(entries: list[Entry], manifest: Manifest, roots: FileRoots) -> N
     for entry in entries:
         there = "yes" if local_files.is_present(entry, roots) else "no"
         known = ", ".join(entry.hashes) or "recorded on first download"
-        size = format_megabytes(entry.size_bytes or entry.payload_bytes)
+        size = availability.format_megabytes(entry.size_bytes or entry.payload_bytes)
         table.append([entry.name, str(entry.kind), size, there, known, entry.licence])
-    say(*format_columns(table))
+    say(*availability.format_columns(table))
     say("", f"sets: {', '.join(manifest.sets)}")
     if manifest.unpublished:
         say(f"never published: {', '.join(sorted(manifest.unpublished))}")

@@ -28,14 +28,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars, say_above
-from reproduction.commands.net_options import add_net_options, is_prototxt, load_described_net, require_weights
-from reproduction.commands.options import add_shared, compiled, make_parser, positive, precision
+from reproduction.commands.net_options import is_prototxt, load_described_net, require_weights
+from reproduction.commands.options import compiled, precision
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import fail, note, say, say_json
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.card import describe_choice
@@ -49,7 +49,7 @@ PATIENCE = timedelta(days=7)  # for which a process whose share is done waits fo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment every image; return 1 if one of them failed, else 0."""
-    parser = _parser()
+    parser = make_parser("infer")
     args = parser.parse_args(arguments)
     require_weights(parser, args)
     companions = {kind: folder for kind in COMPANIONS if (folder := getattr(args, kind)) is not None}
@@ -155,31 +155,6 @@ def finish(
     if failed and total > 1:
         fail(f"{failed} of {total} images could not be {done}.")
     return 1 if failed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("infer", __doc__)
-    add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="images, folders of images, or patterns")
-    add("--net", default="voc-fcn8s", help="the name of a net, the folder that a training wrote, or a prototxt")
-    add("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/; of a prototxt: required")
-    add("-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/")
-    add("--depth", type=Path, metavar="DIR", help="depth images with the same names; for color-d")
-    add("--hha", type=Path, metavar="DIR", help="HHA images with the same names; for hha, color-hha")
-    add("--scores", action="store_true", help="write the scores of all classes too")
-    add("--labels-only", action="store_true", help="write the label maps without overlay, legend and overview")
-    add("--overwrite", action="store_true", help="also segment images whose results are there already")
-    add(
-        "--batch", type=positive, metavar="N",
-        help="compute up to N images of one size together; default: up to 8, with the pixels of one of 512 x 512",
-    )  # fmt: skip
-    add_shared(parser, "--max-pixels")
-    add("--json", action="store_true", help="print the results as JSON")
-    add("-q", "--quiet", action="store_true", help="print no results, and show no progress bar")
-    add_shared(parser, "--device", "--precision", "--engine")
-    add("--top", type=positive, default=5, metavar="N", help="of a classifier: how many classes to print; default: 5")
-    add_net_options(parser)
-    return parser
 
 
 def format_result(result: dict[str, Any]) -> list[str]:

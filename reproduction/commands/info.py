@@ -24,7 +24,7 @@ from reproduction import figure
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.formats import file_kinds, files, prototxt
 from reproduction.caffe.net.net_info import NetInfo, build_without_values, count_reasons, inspect_file, list_files
-from reproduction.commands.options import make_parser, positive
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.receptive_field import NetFigures, compute_net_figures
@@ -32,7 +32,7 @@ from reproduction.fcn.nets.receptive_field import NetFigures, compute_net_figure
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is known of the files; return 1 if one of them cannot be read or run, else 0."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("info").parse_args(arguments)
     paths = [path for name in args.files for path in _find_files(name)]
     if not paths:
         raise ReproductionError("there is no prototxt and no caffemodel in this folder", place=str(args.files[0]))
@@ -50,21 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         say(*format_table(infos), "", *format_summary(infos))
     return 1 if any(info.error for info in infos) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("info", __doc__)
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="prototxts, caffemodels, folders of them, and names of nets"
-    )
-    parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the net")
-    parser.add_argument(
-        "--side", type=positive, metavar="N",
-        help=f"height and width of the images of the figure (default: that of the prototxt, or {figure.SIDE})",
-    )  # fmt: skip
-    parser.add_argument("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    return parser
 
 
 def _is_name(name: str) -> bool:

@@ -1,49 +1,13 @@
-"""Options that describe a net of any prototxt: its preprocessing, its class names, its output."""
+"""What follows from the options that describe a net of any prototxt: preprocessing, class names, output."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from reproduction.commands.options import add_shared, parse_shape, parse_size, split_names
 from reproduction.commands.terminal import note
 from reproduction.fcn.nets import registry
 from reproduction.fcn.segment.any_net import AnyNet, NetOptions, load_any_net
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in split_names(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not one or more numbers") from None
-
-
-def _mean(text: str) -> tuple[float, ...] | Path:
-    try:
-        return _numbers(text)
-    except argparse.ArgumentTypeError:
-        return Path(text)
-
-
-def add_net_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that describe a net of any prototxt."""
-    group = parser.add_argument_group(
-        "a net of any prototxt", "what is not given is found in the prototxt where it says it, and printed"
-    )
-    add = group.add_argument
-    add("--mean", type=_mean, metavar="B,G,R|FILE", help="the mean of each channel, or a mean.binaryproto")
-    add("--scale", type=_numbers, metavar="X", help="a factor for values minus the mean, or one for each channel")
-    add("--order", choices=("BGR", "RGB"), default="", help="the order of the channels; default: BGR")
-    add("--classes", type=Path, metavar="FILE", help="the class names, one in each line")
-    add("--labels-blob", default="", metavar="NAME", help="the blob with the scores or labels; default: the output")
-    add("--size", type=parse_size, metavar="HxW", help="resize images; default: only if the net takes one size")
-    add(
-        "--input-shape", type=parse_shape, action="append", default=[], metavar="NAME=N,C,H,W",
-        help="for a net that reads its own data or declares no input; may be repeated",
-    )  # fmt: skip
-    add("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
-    if not any(action.dest == "legacy_crop" for action in parser._actions):
-        add_shared(parser, "--legacy-crop")
 
 
 def read_net_options(args: argparse.Namespace) -> NetOptions:

@@ -1,4 +1,4 @@
-"""The parsers of the commands, the options that several of them have, and what follows from their values."""
+"""The options that several commands have, what parses their values, and what follows from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe import tested_devices
-from reproduction.commands.start import program_name
 from reproduction.commands.terminal import note
 from reproduction.fast import precisions
 from reproduction.fcn import folders
@@ -15,18 +14,6 @@ from reproduction.fcn import folders
 if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
     from reproduction.fcn.scoring.evaluate import Scorer
-
-
-def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser without options.
-
-    Args:
-        command: The name of the sub-command, for the usage line.
-        doc: The text of the help, which is shown as it is written.
-    """
-    return argparse.ArgumentParser(
-        prog=program_name(command), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
 
 
 def positive(text: str) -> int:
@@ -79,6 +66,20 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, parts))
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in split_names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not one or more numbers") from None
+
+
+def _mean(text: str) -> tuple[float, ...] | Path:
+    try:
+        return _numbers(text)
+    except argparse.ArgumentTypeError:
+        return Path(text)
+
+
 class _MaxPixels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         from reproduction.caffe.formats import image_files
@@ -105,6 +106,7 @@ def shared_options() -> dict[str, dict[str, Any]]:
             "default": "cpu", "metavar": "DEVICE",
             "help": "cpu (default) or cuda" + (f" ({untested})" if untested else ""),
         },
+        "--dialect": {"default": "", "metavar": "NAME", "help": "the fork of Caffe, if the files do not show it"},
         "--engine": {
             "choices": precisions.ENGINES[1:], "default": "torch",
             "help": "what computes a net that segments, on the CPU; default: torch. The others need the extra fast."
@@ -138,6 +140,26 @@ def add_shared(parser: argparse._ActionsContainer, *flags: str) -> None:
     shared = shared_options()
     for flag in flags:
         parser.add_argument(flag, **shared[flag])
+
+
+def add_net_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a net of any prototxt."""
+    group = parser.add_argument_group(
+        "a net of any prototxt", "what is not given is found in the prototxt where it says it, and printed"
+    )
+    add = group.add_argument
+    add("--mean", type=_mean, metavar="B,G,R|FILE", help="the mean of each channel, or a mean.binaryproto")
+    add("--scale", type=_numbers, metavar="X", help="a factor for values minus the mean, or one for each channel")
+    add("--order", choices=("BGR", "RGB"), default="", help="the order of the channels; default: BGR")
+    add("--classes", type=Path, metavar="FILE", help="the class names, one in each line")
+    add("--labels-blob", default="", metavar="NAME", help="the blob with the scores or labels; default: the output")
+    add("--size", type=parse_size, metavar="HxW", help="resize images; default: only if the net takes one size")
+    add(
+        "--input-shape", type=parse_shape, action="append", default=[], metavar="NAME=N,C,H,W",
+        help="for a net that reads its own data or declares no input; may be repeated",
+    )  # fmt: skip
+    add_shared(group, "--dialect")
+    add_shared(parser, "--legacy-crop")
 
 
 def precision(args: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import hashes
-from reproduction.commands.options import add_shared, make_parser
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.terminal import note, say
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.nets import registry
@@ -26,11 +26,7 @@ from reproduction.report.record import ScoreReport
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page, and print its path."""
-    parser = make_parser("page", __doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="of trainings, or of a report")
-    add_shared(parser, "--data")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: DIR/index.html")
-    args = parser.parse_args(arguments)
+    args = make_parser("page").parse_args(arguments)
     path = args.out or args.folder / "index.html"
     if not args.folder.is_dir():
         raise DataError("there is no such folder", path=args.folder)

@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or [""]
     command, *first = EARLIER.get(name, (name,))
     if command in COMMANDS:
+        from reproduction.commands import parsers  # here, since the list of commands needs no names of nets
+
+        parsers.make_parser(command).parse_args([*first, *rest])  # help and wrong usage end here, without torch
         module = import_module(f"reproduction.commands.{command.replace('-', '_')}")
         start.run(partial(module.main, [*first, *rest]))
     start.run(partial(_describe, name))

@@ -36,14 +36,13 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from reproduction.caffe import devices, locks
 from reproduction.commands.bars import TerminalScreen
-from reproduction.commands.options import add_shared, compiled, make_parser, positive, precision
+from reproduction.commands.options import compiled, precision
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import fail, note, say
-from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
@@ -53,7 +52,7 @@ from reproduction.report.record import ScoreReport
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score the nets, print and write the results; return the exit code, see above."""
-    parser = _parser()
+    parser = make_parser("reproduce")
     args = parser.parse_args(arguments)
     if args.model and len(set(args.nets)) != 1:
         parser.error("--model is for one net: name it with --nets")
@@ -116,21 +115,3 @@ def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
     for name, why in unchecked:
         note(f"not checked: {name}; {why}.")
     return 1 if failures else NOT_CHECKED if unchecked else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("reproduce", __doc__)
-    parser.add_argument("set", choices=SPECS, help="the data set")
-    parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
-    add_shared(parser, "--device", "--precision")
-    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; checks nothing")
-    add_shared(parser, "--data", "--weights", "--report")
-    parser.add_argument(
-        "--trained", type=Path, metavar="DIR", help="score the weights that fcn train wrote to this --out"
-    )
-    parser.add_argument("--model", type=Path, metavar="FILE", help="your own weights of the net that --nets names")
-    parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
-    parser.add_argument("--by", metavar="NAME", help="add the scores to the ledger, WEIGHTS/results, under your name")
-    parser.add_argument("--json", action="store_true", help="print scores.json, and everything else on standard error")
-    add_shared(parser, "--mirror", "--manifest")
-    return parser

@@ -26,6 +26,9 @@ def begin() -> None:
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -38,9 +41,6 @@ def run(main: Callable[[], int | None]) -> None:
     """
     shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     try:
         code = main() or 0
         sys.stdout.flush()

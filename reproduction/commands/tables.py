@@ -24,10 +24,10 @@ from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.commands.bars import Bars
 from reproduction.commands.experiments import measure
-from reproduction.commands.options import add_shared, make_parser, parse_size, positive
+from reproduction.commands.parsers import TABLES, make_parser
 from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
-from reproduction.fcn.datasets import SPECS, NetRecord
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.experiments import runs, table
 from reproduction.fcn.experiments.runs import Settings
 from reproduction.fcn.fetch import local_files
@@ -40,16 +40,14 @@ from reproduction.report.experiments import make_table
 from reproduction.report.record import LabelScores
 from reproduction.report.tables import Table
 
-NAMES = ("shape", "time", "bound", "skip")
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute the tables, print them and write them."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("tables").parse_args(arguments)
     nets = pipeline.select_nets(args.set)
     shaped = [*nets, *(net for net in systems.NETS.values() if net.dataset.name == args.set)]
     has_skips = f"{args.set}-fcn32s" in recipes.NAMES  # nets that differ only in their stride
-    names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips]))
+    names = list(dict.fromkeys(args.only or [name for name in TABLES if name != "skip" or has_skips]))
     if "skip" in names and not has_skips:
         problem = f"there is no net '{args.set}-fcn32s' for Table 2"
         raise ReproductionError(problem, remedy="Leave `skip` out of --only.")
@@ -62,31 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = tables.write_tables(computed, args.set, versions(), folder)
     text = texts["tables.json"].rstrip("\n") if args.json else f"{texts['tables.md']}\n{folder / 'tables.md'}"
     say(*text.split("\n"))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("tables", __doc__)
-    parser.add_argument("set", nargs="?", default="mini", choices=SPECS, help="the data set; default: mini")
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
-    add_shared(parser, "--data")
-    parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
-    add_shared(parser, "--device")
-    parser.add_argument(
-        "--size", type=parse_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's"
-    )
-    parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
-    fixed = "train the net whose last layer alone learns, to runs/tables"
-    parser.add_argument("--fixed", action="store_true", help=fixed)
-    parser.add_argument("--iterations", type=positive, metavar="N", help="of that training; default: as its net's")
-    parser.add_argument(
-        "--init", type=Path, metavar="FILE", help="its first weights; default: the classifier's, in weights/"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/tables"), metavar="DIR", help="of it; default: runs/tables"
-    )
-    add_shared(parser, "--report")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def compute_table(name: str, args: argparse.Namespace, nets: Sequence[NetRecord], bars: Bars) -> Table:

@@ -36,13 +36,12 @@ from typing import Any
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.commands.bars import Bars, say_above
-from reproduction.commands.options import add_shared, folder_option, make_parser, positive, split_counts, split_names
+from reproduction.commands.parsers import make_parser
 from reproduction.fcn import folders
-from reproduction.fcn.datasets.custom import own_images
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.train import ablations, best_weights, custom_nets, initial_weights, recipes, training
-from reproduction.fcn.train.augmentation import NAMES, Augmentation
+from reproduction.fcn.train.augmentation import Augmentation
 from reproduction.fcn.train.custom_nets import CustomData
 from reproduction.fcn.train.progress import TrainingProgress
 from reproduction.fcn.train.recipes import Recipe
@@ -50,10 +49,12 @@ from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from reproduction.report.tensorboard import TensorBoardWriter
 from reproduction.report.training import LivePage
 
+CALLBACKS = ("begin", "step", "images", "validated", "predicted")  # those of ``TrainingCallbacks`` for listeners
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the nets; return 130 if Ctrl-C stopped the training, else 0."""
-    parser = _parser()
+    parser = make_parser("train")
     args = parser.parse_args(arguments)
     if not (args.net or args.stages or args.solver):
         parser.error("choose what to train: --net, --stages or --solver")
@@ -91,27 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(note)
         ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
         stages = [change_loss(stage, args) for stage in stages]
-        watch = TrainingCallbacks(
-            note=say,
-            begin=_call_all(listeners, "begin"),
-            step=_call_all(listeners, "step"),
-            images=_call_all(listeners, "images"),
-            validated=_call_all(listeners, "validated"),
-            action=signals,
-            predicted=_call_all(listeners, "predicted") if args.tensorboard else None,
-        )
+        calls: dict[str, Any] = {name: _call_all(listeners, name) for name in CALLBACKS}
+        watch = TrainingCallbacks(note=say, action=signals, **calls)
         return _train_stages(stages, weights, options, watch, ranks, custom)
 
 
-def _call_all(listeners: Sequence[object], name: str) -> Callable[..., None]:
-    """Return a function that calls the method of a name of all objects that have it."""
+def _call_all(listeners: Sequence[object], name: str) -> Callable[..., None] | None:
+    """Return a function that calls the method of a name of all objects that have it; None if none has."""
     methods = [getattr(each, name) for each in listeners if hasattr(each, name)]
 
     def call(*arguments: Any) -> None:
         for method in methods:
             method(*arguments)
 
-    return call
+    return call if methods else None
 
 
 def _train_stages(
@@ -159,49 +153,3 @@ def change_loss(stage: Recipe, args: argparse.Namespace) -> Recipe:
     if args.patches is not None:
         stage = ablations.sample_patches(stage, args.patches)
     return ablations.balance_classes(stage, args.data) if args.balance else stage
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("train", __doc__)
-    add = parser.add_argument
-    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-    number: dict[str, Any] = {"type": positive, "metavar": "N"}
-    own = "of your own images"
-    side = f"shrink longer images of your own to N pixels, 0 for never; default: {own_images.SIDE}"
-    iterations = "updates, for all stages or each; default: as published"
-    what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
-    what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
-    what.add_argument("--stages", metavar="NET,NET", type=split_names, help="several, in this order")
-    add("--solver", **file, help="a solver's prototxt, whose nets are trained")
-    add_shared(parser, "--legacy-crop")
-    add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
-    scratch = "start from random weights, as the prototxt's fillers set them; BatchNorm normalizes by the batch"
-    add("--scratch", action="store_true", help=scratch)
-    add("--data", **folder_option(f"the data root, or a folder {own}", folders.find_data_root()))
-    add("--classes", **file, help=f"names of the classes {own}")
-    add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")
-    add("--side", type=int, default=own_images.SIDE, metavar="N", help=side)
-    add("-o", "--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
-    add_shared(parser, "--device")
-    add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
-    add("--snapshot", **number, help="updates between snapshots")
-    add("--keep", **number, help="keep only the newest N snapshots of each net; default: all")
-    validate = parser.add_mutually_exclusive_group()
-    validate.add_argument("--validate", **number, help="updates between validations")
-    best = "as --validate, and keep the weights of the highest mean IU, too"
-    validate.add_argument("--validate-every", **number, help=best)
-    add("--limit", **number, help="validate on the first N images only")
-    add("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
-    augment = (
-        "mirror and jitter training images at random, or one of them; default: neither, as the paper gained nothing"
-    )
-    add("--augment", nargs="?", type=split_names, const=list(NAMES), metavar=",".join(NAMES), help=augment)
-    patches = "train on a random share P of the cells of 32 x 32 pixels, and on 1/P images an update"
-    add("--patches", type=float, metavar="P", help=patches)
-    add("--balance", action="store_true", help="weigh each class by the inverse of its share of the training pixels")
-    add("--tensorboard", action="store_true", help="write events for TensorBoard, to NET/tensorboard in --out")
-    add("--check", action="store_true", help="check every label first, not only a few")
-    add_shared(parser, "--max-pixels")
-    add("--force", action="store_true", help="train even if the checks before the start fail")
-    add("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress bars")
-    return parser

@@ -15,14 +15,12 @@ Exit codes: 0 all checks passed, 1 one failed, 3 none failed but one could not b
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from reproduction.caffe import devices
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_shared, make_parser
+from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.fetch import local_files
@@ -37,7 +35,7 @@ CODES = {CheckResult.PASS: 0, CheckResult.FAIL: 1, CheckResult.NOT_CHECKED: NOT_
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make all checks and print their results; return the exit code."""
-    args = _parser().parse_args(arguments)
+    args = make_parser("verify").parse_args(arguments)
     published = registry.find_net(args.net)
     path = segmenter.locate_weights(args.net, args.file)
     manifest = local_files.load_manifest(args.manifest)
@@ -59,13 +57,3 @@ def load_recorded_hashes(dataset: str) -> dict[str, str]:
     """Return the SHA-256 of each net's weights that come with this project, by name."""
     path = local_files.find_weights_path(dataset) / "scores.json"
     return {net.net: net.weights_sha256 for net in record.load_report(path).nets} if path.is_file() else {}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("verify", __doc__)
-    parser.add_argument("net", metavar="NET", help=f"one of {', '.join(registry.NETS)}")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    add_shared(parser, "--manifest")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, with versions and date")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    return parser

@@ -12,7 +12,7 @@ import pytest
 import reproduction
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import DataError
-from reproduction.commands import bars, program, start, terminal
+from reproduction.commands import bars, parsers, program, start, terminal
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tool import run_tool
 
@@ -43,19 +43,20 @@ start.run(lambda: warn(NetError("it has no effect", layer="a", line=3, remedy="R
     assert done.stderr == "warning: layer 'a', line 3: it has no effect. Remove it.\n"
 
 
-def offers_a_device(path):
-    return '"--device"' in path.read_text()
+WITH_DEVICE = [name for name in COMMANDS if "--device" in parsers.make_parser(name).format_usage()]
+WITH_DEVICE += [path.stem for path in OWN if '"--device"' in path.read_text()]
 
 
 def test_a_device_is_offered_in_one_way():
-    texts = [path.read_text() for _, path in HELPS if offers_a_device(path)]
-    assert len(texts) >= 7
-    for text in texts:  # options.shared_options says what was not tested
-        assert re.search(r'add_shared\(parser,[^)]*"--device"|\*\*shared_options\(\)\["--device"\]', text)
+    assert len(WITH_DEVICE) >= 7
+    for path in (ROOT / "reproduction/commands/parsers.py", *OWN):  # options.shared_options says what was not tested
+        for line in path.read_text().splitlines():
+            if '"--device"' in line:
+                assert "add_shared(parser, " in line or '**shared_options()["--device"]' in line
 
 
 @pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")
-@pytest.mark.parametrize("name", [name for name, path in HELPS if offers_a_device(path)])
+@pytest.mark.parametrize("name", WITH_DEVICE)
 def test_the_help_says_that_cuda_is_untested(name):
     assert "cuda (untested on CUDA)" in " ".join(run_tool(name, "--help").stdout.split())
 
@@ -72,7 +73,7 @@ def test_who_chooses_cuda_is_told_that_it_is_untested():
 @pytest.mark.parametrize(
     "code",
     [
-        "from reproduction.commands import program\nprogram.import_module = stop\nprogram.main(['infer'])",
+        "from reproduction.commands import program\nprogram.import_module = stop\nprogram.main(['infer', 'a.jpg'])",
         "import pathlib\nsys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))\nimport common\nstop()",
     ],
     ids=["fcn", "tools"],
@@ -172,6 +173,14 @@ def test_the_list_names_every_command_and_needs_no_torch():
     for name, summary in program.COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", done.stdout, re.MULTILINE), name
     assert done.stdout.endswith("False False\n")
+
+
+def test_help_and_wrong_usage_need_no_torch():
+    code = "import sys; from reproduction.commands import parsers, program\n"
+    code += "for name in program.COMMANDS: assert parsers.make_parser(name).format_help()\n"
+    code += "try: program.main(['train', '--no-such-option'])\nfinally: print('torch' in sys.modules)"
+    done = python("-c", code)
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.training.events import Step
-from reproduction.commands import start
+from reproduction.commands import parsers, start
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file, recipes, training
@@ -190,7 +190,7 @@ def test_a_data_root_that_is_not_there_is_missed_first(tool):
 
 def test_from_scratch_a_net_starts_from_no_weights():
     module = importlib.import_module("reproduction.commands.train")
-    (stage,) = module.find_stages(module._parser().parse_args(["--net", "mini-fcn16s", "--scratch"]), None)
+    (stage,) = module.find_stages(parsers.make_parser("train").parse_args(["--net", "mini-fcn16s", "--scratch"]), None)
     assert (stage.name, stage.parents, stage.record.parents) == ("mini-fcn16s", (), {})
     assert stage.dataset == "mini"
 

@@ -22,6 +22,7 @@ from reproduction.fcn.nets.systems.system import System
 
 # With Caffe's 0.999, the statistics after a few hundred updates would be those of all of them, also of the first.
 MOVING_AVERAGE = 0.9
+SEEDS = (1, 2, 3)  # of the trainings of a comparison
 
 
 @dataclass(frozen=True)

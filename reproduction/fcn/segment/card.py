@@ -27,6 +27,10 @@ CARD_FILE = "card.json"
 _NOT_A_CARD = "not a model card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
 BEST_KEY = "best"  # key in ``Card.source`` of the validation by which a training chose the weights
+#: What an exported net takes: uint8 images, or preprocessed float32 blobs as Caffe feeds them.
+INPUTS = ("picture", "blob")
+#: What an exported net returns: the class of each pixel, or the scores of all classes.
+OUTPUTS = ("labels", "scores")
 # Fields that earlier versions reject, so that their defaults are left out.
 _NEW_FIELDS = ("knows", "scale", "size", "holds", "task", "framing")
 FORMAT_VERSION = 1

@@ -41,11 +41,6 @@ SIZES = ((33, 47), (64, 64), (70, 131))
 #: The largest difference allowed between two programs' scores, as a fraction of the largest absolute score.
 TOLERANCE = 2e-5
 
-#: Kinds of inputs: uint8 pictures, or preprocessed float32 blobs as Caffe feeds them.
-INPUTS = ("picture", "blob")
-#: Kinds of outputs: the class of each pixel, or the scores of all classes.
-OUTPUTS = ("labels", "scores")
-
 FORMAT_KEY = "form"  # the key in ONNX metadata; the card is stored there too
 FORMAT_FILE = "form.json"  # the extra file in torch.export archives
 

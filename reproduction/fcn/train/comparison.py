@@ -13,8 +13,6 @@ from reproduction.fcn.train import recipes
 from reproduction.fcn.train.jobs import Job
 from reproduction.fcn.train.recipes import Recipe
 
-SEEDS = (1, 2, 3)
-
 
 def list_jobs(budget: Budget, seeds: Sequence[int], names: Sequence[str] = ()) -> list[Job]:
     """Return the jobs that train and score the nets with each seed, seed by seed.

@@ -50,7 +50,7 @@ def test_a_picture_goes_in_as_it_is_and_its_labels_come_out():
 
 def test_the_preprocessing_of_onnx_is_exact():
     net, about = made("voc-fcn32s")
-    both = [ExportFormat(inputs, "scores") for inputs in export.INPUTS]
+    both = [ExportFormat(inputs, "scores") for inputs in card.INPUTS]
     runs = [export.onnx_runner(export.export_onnx(net, about, form).SerializeToString()) for form in both]
     [a], [b] = (run(export.random_inputs(about, form, (33, 40))) for run, form in zip(runs, both, strict=True))
     assert np.array_equal(a, b)
@@ -103,7 +103,7 @@ def test_a_program_of_torchs_runs_at_any_size(tmp_path):
 
 def test_another_net_is_noticed():
     net, about = made("voc-fcn32s")
-    for outputs in export.OUTPUTS:
+    for outputs in card.OUTPUTS:
         form = ExportFormat("picture", outputs)
         other = export.export_onnx(thin_nets.net("voc-fcn32s", seed=2), about, form).SerializeToString()
         with pytest.raises(NetError, match=f"^the exported program computes other {outputs} than the net; got "):
