@@ -7,6 +7,7 @@ opencv/opencv-python issue 436 (the names of Convolution layers).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -328,11 +329,10 @@ class DnnNet:
 def _opencv_names(layers: Sequence[Node]) -> list[str]:
     """Return the names that OpenCV gives to these layers."""
     names: list[str] = []
-    count: dict[str, int] = {}
+    count: Counter[str] = Counter()
     for node in layers:
-        number = count.get(node.name, 0)
-        count[node.name] = number + 1
-        name = f"{node.name}_{number}" if number else node.name
+        name = f"{node.name}_{count[node.name]}" if count[node.name] else node.name
+        count[node.name] += 1
         names.append(node.tops[0] if node.type == "Convolution" and node.tops else name)
     return names
 

@@ -221,11 +221,8 @@ class Net(NetProperties):
             NetError: If there are no samples, or ``forward`` raises it.
         """
         count = _count_samples(kwargs)
-        outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
-        for batch in self._batch(kwargs):
-            for name, array in self.forward(blobs=blobs, **batch).items():
-                outs[name].extend(array.copy())
-        return _join_samples(outs, count)
+        outs = [_copy(self.forward(blobs=blobs, **batch)) for batch in self._batch(kwargs)]
+        return _join_samples([*self.outputs, *(blobs or [])], outs, count)
 
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Any
@@ -244,17 +241,15 @@ class Net(NetProperties):
             NetError: If there are no samples, or ``forward`` or ``backward`` raises it.
         """
         count = _count_samples(kwargs)
-        outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
-        backs: dict[str, list[Array]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
+        outs, backs = [], []
         inputs = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
         gradients = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
         nothing: dict[str, Any] = {}
         for batch, top_gradients in zip_longest(inputs, gradients, fillvalue=nothing):
-            for name, array in self.forward(blobs=blobs, **batch).items():
-                outs[name].extend(array.copy())
-            for name, array in self.backward(diffs=diffs, **top_gradients).items():
-                backs[name].extend(array.copy())
-        return _join_samples(outs, count), _join_samples(backs, count)
+            outs.append(_copy(self.forward(blobs=blobs, **batch)))
+            backs.append(_copy(self.backward(diffs=diffs, **top_gradients)))
+        names, sources = [*self.outputs, *(blobs or [])], [*self.inputs, *(diffs or [])]
+        return _join_samples(names, outs, count), _join_samples(sources, backs, count)
 
     def _batch(self, samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield batches of the first blob's batch size; the last batch is padded with zeros."""
@@ -412,6 +407,11 @@ def _broadcasts(shape: Shape, target: Shape) -> bool:
         return False
 
 
-def _join_samples(samples: Mapping[str, list[Array]], count: int) -> Arrays:
-    """Convert lists of samples to arrays of ``count`` samples, dropping the padding of the last batch."""
-    return {name: np.asarray(arrays)[:count] for name, arrays in samples.items()}
+def _copy(arrays: Arrays) -> Arrays:
+    """Return copies of the blobs' own arrays, which the next pass overwrites."""
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _join_samples(names: Sequence[str], batches: Sequence[Arrays], count: int) -> Arrays:
+    """Return arrays of the first ``count`` samples of all batches by name; those after them pad the last batch."""
+    return {name: np.asarray([sample for batch in batches for sample in batch[name]])[:count] for name in names}

@@ -39,26 +39,19 @@ def _create_class(message: type[Message]) -> type[ProtoMessage]:
         "_schema": message,
         "DESCRIPTOR": descriptor,
     }
+    enums: dict[type[enum.IntEnum] | None, EnumDescriptor] = {schema.Phase: _PHASE.DESCRIPTOR}
     for field in message.fields.values():
         members[f"{field.name.upper()}_FIELD_NUMBER"] = field.number
         if field.enum and field.enum is not schema.Phase:
             nested = _create_enum(field.enum, message.__name__)
-            descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
+            enums[field.enum] = descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
             members[nested.DESCRIPTOR.name] = nested
             members.update(nested.items())
     created = PROTO_CLASSES[message] = type(message.__name__, (ProtoMessage,), members)
-    _add_field_descriptors(created)
-    return created
-
-
-def _add_field_descriptors(view: type[ProtoMessage]) -> None:
-    for field in view._schema.fields.values():
+    for field in message.fields.values():  # once the class is known, since messages refer to each other
         message_type = PROTO_CLASSES[field.message].DESCRIPTOR if field.message else None
-        enum_type = None
-        if field.enum:
-            name = _NESTED_NAMES.get(field.enum.__name__, field.enum.__name__)
-            enum_type = view.DESCRIPTOR.enum_types_by_name.get(name, _PHASE.DESCRIPTOR)
-        view.DESCRIPTOR.add(field, message_type, enum_type)
+        descriptor.add(field, message_type, enums.get(field.enum))
+    return created
 
 
 _PHASE = _create_enum(schema.Phase)

@@ -39,9 +39,8 @@ def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
     return message
 
 
-def Parse(text: str | bytes, message: Any, **options: Any) -> Any:
-    """Parse a prototxt, merge its fields into a message, and return the message; the same as ``Merge``."""
-    return Merge(text, message, **options)
+#: The same as ``Merge``.
+Parse = Merge
 
 
 def MergeLines(lines: Iterable[str | bytes], message: Any, **options: Any) -> Any:

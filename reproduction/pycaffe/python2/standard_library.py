@@ -67,11 +67,7 @@ def _create_module(name: str, **names: Any) -> types.ModuleType:
 
 def _create_random() -> types.ModuleType:
     generator = Random()
-    methods = {
-        name: getattr(generator, name)
-        for name, value in vars(random).items()
-        if isinstance(value, types.MethodType | types.BuiltinMethodType) and hasattr(generator, name)
-    }
+    methods = {name: getattr(generator, name) for name in random.__all__ if hasattr(generator, name)}
     return _copy_module(random, **methods, Random=Random, _inst=generator)
 
 
@@ -85,25 +81,23 @@ def _create_string() -> types.ModuleType:
         "rindex", "rjust", "rsplit", "rstrip", "split", "strip", "swapcase", "upper",
     )  # fmt: skip
     errors = dict.fromkeys(("atof_error", "atoi_error", "atol_error", "index_error"), ValueError)
-    named: dict[str, Callable[..., Any]] = {name: _str_method(name) for name in methods}
+    named: dict[str, Any] = {name: _str_method(name) for name in methods}
     named |= {
         "atof": float,
         "atoi": lambda text, base=10: int(text, base),
         "atol": lambda text, base=10: int(text, base),
         "join": lambda words, sep=" ": sep.join(words),
         "joinfields": lambda words, sep=" ": sep.join(words),
+        "letters": string.ascii_letters,
+        "lowercase": string.ascii_lowercase,
         "maketrans": str.maketrans,
         "splitfields": named["split"],
         "translate": translate,
+        "uppercase": string.ascii_uppercase,
         "zfill": lambda text, width: (text if isinstance(text, str) else repr(text)).zfill(width),
     }
-    letters = {
-        "letters": string.ascii_letters,
-        "lowercase": string.ascii_lowercase,
-        "uppercase": string.ascii_uppercase,
-    }
     # Python 3 has the same whitespace characters in a different order.
-    return _copy_module(string, **named, **errors, **letters, whitespace="\t\n\x0b\x0c\r ")
+    return _copy_module(string, **named, **errors, whitespace="\t\n\x0b\x0c\r ")
 
 
 def translate(text: str, table: Any, deletions: str = "") -> str:
