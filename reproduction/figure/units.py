@@ -120,7 +120,7 @@ def _make_unit(net: Net, node: Node, bottoms: list[Unit], shape: Shape) -> Unit:
         kind = {"Convolution": "conv", "Pooling": "pool", "Deconvolution": "up"}.get(node.type, "other")
         if maps.scale[0] > 1 and len(bottoms) == 1:
             kind = "up"
-    elif _enlarges(bottoms[0].shape, shape) and stride is not None:
+    elif len(bottoms[0].shape) == len(shape) == 4 and shape[2] > bottoms[0].shape[2] and stride is not None:
         kind, stride = "up", stride / max(round(shape[2] / bottoms[0].shape[2]), 1)
     elif node.type in ("InnerProduct", "Convolution"):
         kind, stride = "conv", None
@@ -128,10 +128,6 @@ def _make_unit(net: Net, node: Node, bottoms: list[Unit], shape: Shape) -> Unit:
         stride = None
     name = node.name if kind == "loss" or not node.tops else node.tops[0]
     return Unit(name, kind, [node.layer_param], bottoms, stride, shape, labels)
-
-
-def _enlarges(bottom: Shape, top: Shape) -> bool:
-    return len(bottom) == len(top) == 4 and top[2] > bottom[2]
 
 
 def _without_labels(units: Sequence[Unit]) -> list[Unit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from reproduction.caffe.errors import StrPath
 from reproduction.caffe.formats import files
@@ -40,7 +40,7 @@ def write_page(comparison: Comparison, galleries: Mapping[str, Gallery], path: S
         classes=[(name, page.css_color(colours[number])) for number, name in enumerate(classes)],
         images=images,
         media=media.urls,
-        spread=_find_spread(ranked),
+        spread=max((max(net.mean_ius) - min(net.mean_ius) for net in ranked), default=0.0),
         schedule=_describe_schedule(comparison.iterations),
     )
     files.write_text(path, text)
@@ -50,11 +50,6 @@ def _describe_schedule(iterations: int) -> str:
     fields = mini_voc.adam_fields(iterations)
     steps = " and ".join(map(str, fields["stepvalue"]))
     return f"{fields['type']}; the rate is multiplied by {fields['gamma']:g} after {steps} of {iterations} updates"
-
-
-def _find_spread(nets: Sequence[ComparedNet]) -> float:
-    """Return the largest difference between the seeds of one net, 0 to 1."""
-    return max((max(net.mean_ius) - min(net.mean_ius) for net in nets), default=0.0)
 
 
 def _render_images(

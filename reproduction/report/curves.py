@@ -94,13 +94,12 @@ class RenderedChart:
 
     Attributes:
         title: the title.
-        legend: the name and the CSS colour of each curve.
         svgs: the SVG text for screens of each width, by the keys ``wide`` and ``narrow``.
-        data: the values and axis limits, from which the page's script shows the values under the pointer; JSON types.
+        data: the names, colours and values of the curves, and the axis limits, from which the page's script shows the
+            values under the pointer; JSON types.
     """
 
     title: str
-    legend: list[tuple[str, str]]
     svgs: dict[str, str]
     data: dict[str, Any]
 
@@ -160,8 +159,7 @@ def render_chart(chart: Chart) -> RenderedChart:
     ]
     stages = [{"name": span.name, "start": span.start} for span in chart.spans]
     data = {"x": x, "y": y, "log": chart.log, "frames": frames, "stages": stages, "lines": lines}
-    legend = [(line.name, f"var(--curve{number})") for number, line in enumerate(chart.lines, 1)]
-    return RenderedChart(chart.title, legend, svgs, data)
+    return RenderedChart(chart.title, svgs, data)
 
 
 def _limits(chart: Chart) -> tuple[float, float]:

@@ -121,7 +121,7 @@ class ImageClass:
     """
 
     name: str
-    colour: tuple[int, int, int]
+    colour: Sequence[int]
     iu: float
     in_truth: bool
     predicted: bool
@@ -224,12 +224,11 @@ def render_image(gallery: Gallery, net_name: str, top: str, image: ImageScore, m
 
 def _present(counts: score.Confusion, names: Sequence[str], table: UInt8) -> list[ImageClass]:
     truth, predicted = counts.sum(1), counts.sum(0)
-    colours = table.tolist()
     here = [int(k) for k in np.argsort(-(truth + predicted), kind="stable") if truth[k] + predicted[k]]
     return [
         ImageClass(
             names[k],
-            (colours[k][0], colours[k][1], colours[k][2]),
+            table[k].tolist(),
             float(counts[k, k] / (truth[k] + predicted[k] - counts[k, k])),
             bool(truth[k]),
             bool(predicted[k]),

@@ -98,9 +98,9 @@ def find_newest(entries: Sequence[ScoreReport], net_name: str) -> tuple[ScoreRep
         (report, scores); of a net with several kinds of labels (SIFT Flow), the scores of the first kind.
     """
     for entry in reversed(entries):
-        for net in entry.nets:
+        for net, measured in entry.scored:
             if net.net == net_name:
-                return entry, net.measured[0]
+                return entry, measured
     return None
 
 

@@ -65,13 +65,7 @@ from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import score
 from reproduction.fcn.scoring.results import ImageResult
 from reproduction.fcn.scoring.score import METRICS, Scores
-from reproduction.report.reference import (
-    PUBLISHED_RULE,
-    TOLERANCES,
-    TRAINED_POINTS,
-    Reference,
-    choose_reference,
-)
+from reproduction.report.reference import PUBLISHED_RULE, TOLERANCES, TRAINED_POINTS, Reference, choose_reference
 
 FORMAT_VERSION = 1
 

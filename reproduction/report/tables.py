@@ -57,7 +57,8 @@ def format_page(tables: Iterable[Table]) -> str:
     parts = []
     for table in tables:
         parts += [f"## {table.title}", table.about, format_table(table.head, table.rows, text_columns=1)]
-        parts += [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if _is_marked(table) else []
+        is_marked = any(UNVERIFIED in cell for row in table.rows for cell in row)
+        parts += [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if is_marked else []
         parts += ["\n".join(f"- {source}." for source in table.sources)] if table.sources else []
     return "\n\n".join(parts) + "\n"
 
@@ -72,9 +73,7 @@ def shape_table(nets: Sequence[NetRecord]) -> Table:
         theirs = find_row(paper.CVPR, "table 1", _TABLE_1[published.name]) if published.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{figures[column]:,}" for column in columns]
-        lines.append(
-            [published.name, *interleave(cells, [format_figure(theirs, column, "{:g}") for column in printed])]
-        )
+        lines.append([published.name, *_put_beside(cells, theirs, printed, "{:g}")])
     titles = ("convolutions on the longest path", "learned parameters", "receptive field, px", "max. stride, px")
     return Table(
         "shape",
@@ -135,12 +134,7 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
             "not measured" if mine is None or (value := getattr(mine, metric)) is None else f"{100 * value:.2f}"
             for metric in METRICS
         ]
-        lines.append(
-            [
-                f"{set_name}-{ending}",
-                *interleave(cells, [format_figure(theirs, metric, "{:.1f}") for metric in METRICS]),
-            ]
-        )
+        lines.append([f"{set_name}-{ending}", *_put_beside(cells, theirs, METRICS, "{:.1f}")])
     part = f" Only {report.limit} images were scored here." if report and report.limit is not None else ""
     return Table(
         "skip",
@@ -227,11 +221,12 @@ def interleave(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
     return [cell for pair in zip(mine, theirs, strict=True) for cell in pair]
 
 
+def _put_beside(cells: Sequence[str], row: PublishedRow | None, columns: Sequence[str], form: str) -> list[str]:
+    """Return cells in turns with those of a published row; see ``format_figure``."""
+    return interleave(cells, [format_figure(row, column, form) for column in columns])
+
+
 def format_sources(rows: Iterable[PublishedRow | None]) -> list[str]:
     """Format the sources of printed rows, each once."""
     sources = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
     return list(dict.fromkeys(sources))
-
-
-def _is_marked(table: Table) -> bool:
-    return any(UNVERIFIED in cell for row in table.rows for cell in row)

@@ -36,7 +36,6 @@ class ClassScores:
         iteration: the iteration of the validation.
         mean_iu: the mean IU of the validation; None if there was nothing to count.
         bars: the IU of each class, with that of other stages for comparison.
-        has_others: True if earlier stages of the chain were scored too, so that ``bars`` contains their IUs.
     """
 
     label: str
@@ -44,7 +43,6 @@ class ClassScores:
     iteration: int
     mean_iu: float | None
     bars: list[ClassBar]
-    has_others: bool
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,5 @@ def _class_scores(chain: Sequence[TrainingHistory]) -> list[ClassScores]:
         colours = palette.colour_table(stage.colours.get(top, ())).tolist()
         bars = make_bars(names, last.scores[top].class_iu, others, colours)
         label = top if len(stage.start.classes) > 1 else ""
-        class_scores.append(
-            ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars, bool(others))
-        )
+        class_scores.append(ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars))
     return class_scores
