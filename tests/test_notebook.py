@@ -35,7 +35,7 @@ def run(cells):
 
 
 def test_it_runs_and_shows_what_it_says(capsys):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib is not installed: pip install -e '.[test]'")
     pyplot.switch_backend("agg")
     names, values = run(
         [source.replace("draw_scenes(20)", "draw_scenes(8)").replace("(5, 12)", "(5,)") for source in CODE]

@@ -40,7 +40,7 @@ def tracked(name):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel, from the sources to an sdist, and from that to a wheel, as a package index would."""
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", reason="setuptools is not installed: pip install -e '.[test]'")
     folder = tmp_path_factory.mktemp("package")
     source = folder / "source"
     for name in TREES:

@@ -161,7 +161,7 @@ def file_hash(path):
 
 def assert_an_independent_peer_predicts_the_same(host, folder):
     """OpenCV reads the caffemodel itself and predicts one image."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install -e '.[test]'")
     prototxt.dump(net_files.build_deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
     peer = cv2.dnn.readNetFromCaffe(str(folder / "deploy.prototxt"), str(folder / "weights" / WEIGHTS))
     (image,) = (folder / "data").rglob(f"JPEGImages/{IDS[0]}.jpg")
