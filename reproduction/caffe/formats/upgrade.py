@@ -48,49 +48,17 @@ _V0_SAME = (
 )  # fmt: skip
 _V0_TYPES = {name: V1LayerType[name.upper()] for name in _V0_SAME} | _V0_RENAMED
 
-# The V0 types that have parameters, and the V1 fields that hold these.
-_V0_HOMES = {
-    "concat": "concat_param",
-    "conv": "convolution_param",
-    "data": "data_param",
-    "dropout": "dropout_param",
-    "hdf5_data": "hdf5_data_param",
-    "images": "image_data_param",
-    "infogain_loss": "infogain_loss_param",
-    "innerproduct": "inner_product_param",
-    "lrn": "lrn_param",
-    "pool": "pooling_param",
-    "window_data": "window_data_param",
-}
-
-# V0 field -> its V1 name, and the V0 types that may have it.
-_V0_FIELDS: dict[str, tuple[str, set[str]]] = {
-    "num_output": ("num_output", {"conv", "innerproduct"}),
-    "biasterm": ("bias_term", {"conv", "innerproduct"}),
-    "weight_filler": ("weight_filler", {"conv", "innerproduct"}),
-    "bias_filler": ("bias_filler", {"conv", "innerproduct"}),
-    "pad": ("pad", {"conv", "pool"}),
-    "kernelsize": ("kernel_size", {"conv", "pool"}),
-    "group": ("group", {"conv"}),
-    "stride": ("stride", {"conv", "pool"}),
-    "pool": ("pool", {"pool"}),
-    "dropout_ratio": ("dropout_ratio", {"dropout"}),
-    "local_size": ("local_size", {"lrn"}),
-    "alpha": ("alpha", {"lrn"}),
-    "beta": ("beta", {"lrn"}),
-    "k": ("k", {"lrn"}),
-    "source": ("source", {"data", "hdf5_data", "images", "window_data", "infogain_loss"}),
-    "batchsize": ("batch_size", {"data", "hdf5_data", "images", "window_data"}),
-    "rand_skip": ("rand_skip", {"data", "images"}),
-    "shuffle_images": ("shuffle", {"images"}),
-    "new_height": ("new_height", {"images"}),
-    "new_width": ("new_width", {"images"}),
-    "concat_dim": ("concat_dim", {"concat"}),
-    "det_fg_threshold": ("fg_threshold", {"window_data"}),
-    "det_bg_threshold": ("bg_threshold", {"window_data"}),
-    "det_fg_fraction": ("fg_fraction", {"window_data"}),
-    "det_context_pad": ("context_pad", {"window_data"}),
-    "det_crop_mode": ("crop_mode", {"window_data"}),
+# The fields of V0 that V1 names differently. A type has the fields that its V1 message has.
+_V0_RENAMED_FIELDS = {
+    "biasterm": "bias_term",
+    "kernelsize": "kernel_size",
+    "batchsize": "batch_size",
+    "shuffle_images": "shuffle",
+    "det_fg_threshold": "fg_threshold",
+    "det_bg_threshold": "bg_threshold",
+    "det_fg_fraction": "fg_fraction",
+    "det_context_pad": "context_pad",
+    "det_crop_mode": "crop_mode",
 }
 
 # The transformation of images: V0 field -> field of transform_param, for layers of any type.
@@ -107,11 +75,7 @@ V1_TYPES: dict[enum.IntEnum, str] = {
     kind: _V1_RENAMED.get(kind.name, kind.name.title().replace("_", "")) for kind in V1LayerType
 }
 
-_DATA_HOMES = {
-    V1LayerType.DATA: "data_param",
-    V1LayerType.IMAGE_DATA: "image_data_param",
-    V1LayerType.WINDOW_DATA: "window_data_param",
-}
+_IMAGE_TYPES = (V1LayerType.DATA, V1LayerType.IMAGE_DATA, V1LayerType.WINDOW_DATA)  # with a transformation
 
 _SOLVER_TYPES = dict(zip(SolverType, ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"), strict=True))
 
@@ -295,11 +259,11 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
         elif field.name == "hdf5_output_param" and v0.type == "hdf5_output":
             new.hdf5_output_param = value
         else:
-            name, types = _V0_FIELDS.get(field.name, ("", set()))
-            if v0.type not in types:
+            name = _find_v1_name(field.name, new.type)
+            if not name:
                 ignored.append(field.name)
                 continue
-            home: Message = getattr(new, _V0_HOMES[v0.type])
+            home: Message = getattr(new, _home(new.type))
             try:
                 setattr(home, name, [value] if home.field(name).repeated else value)
             except ReproductionError as error:  # V0's new_height and new_width may be negative, V1's may not
@@ -310,6 +274,21 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     return new
 
 
+def _find_v1_name(name: str, kind: V1LayerType) -> str:
+    """Return the name that a field of V0 has in the message of a V1 type; an empty string if the type lacks it."""
+    if (name, kind) == ("shuffle_images", V1LayerType.HDF5_DATA):  # which got its ``shuffle`` after V0
+        return ""
+    name = _V0_RENAMED_FIELDS.get(name, name)
+    home = V1LayerParameter.fields.get(_home(kind))
+    field = home.message.fields.get(name) if home and home.message else None
+    return name if field and field.dialect is None else ""
+
+
+def _home(kind: V1LayerType) -> str:
+    """Return the name of the field of V1LayerParameter for the parameters of a type, if it has any."""
+    return f"{kind.name.lower()}_param"
+
+
 def _v0_error(problem: str, layer: V1LayerParameter, remedy: str = "") -> NetError:
     v0: V0LayerParameter = layer.layer
     return NetError(problem, layer=v0.name, type=v0.type, line=layer.line, remedy=remedy)
@@ -318,7 +297,7 @@ def _v0_error(problem: str, layer: V1LayerParameter, remedy: str = "") -> NetErr
 def _upgrade_transforms(net: NetParameter) -> list[str]:
     """Move the image transformations of V1 data layers to ``transform_param`` (L608-667)."""
     fields = ("scale", "mean_file", "crop_size", "mirror")
-    data = [(layer, getattr(layer, _DATA_HOMES[layer.type])) for layer in net.layers if layer.type in _DATA_HOMES]
+    data = [(layer, getattr(layer, _home(layer.type))) for layer in net.layers if layer.type in _IMAGE_TYPES]
     old = [layer.name for layer, param in data if any(param.has(name) for name in fields)]
     if not old:
         return []
