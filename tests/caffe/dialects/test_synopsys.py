@@ -50,6 +50,15 @@ def test_coordinates_begin_at_the_top_and_left_padding():
     assert netspec.crop_fields(n["data"], n["x"])["offset"] == [1, 0]
 
 
+def test_coordinates_of_a_deconvolution_begin_where_pixels_are_removed():
+    n = netspec.NetSpec()
+    n["data"] = netspec.layer("Input", shape={"dim": [1, 2, 8, 9]})
+    fields = {"num_output": 1, "kernel_size": 4, "stride": 2}
+    n["x"] = netspec.layer("Deconvolution", n["data"], pad_l=1, pad_r=0, pad_t=0, pad_b=2, **fields)
+    n["y"] = netspec.layer("Deconvolution", n["data"], pad_w=1, pad_h=0, **fields)
+    assert netspec.crop_fields(n["y"], n["x"])["offset"] == [0, 0]
+
+
 def test_dropout_in_testing_keeps_the_mean_and_is_random():
     net = built('type: "Dropout" dropout_param { dropout_ratio: 0.25 sample_weights_test: true }').eval()
     x = torch.ones(1, 2, 300, 300)

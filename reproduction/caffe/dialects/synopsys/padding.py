@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,18 +15,12 @@ from reproduction.caffe.dialects.synopsys import SYNOPSYS
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_sizes
 from reproduction.caffe.layers import convolution, pooling
-from reproduction.caffe.layers.base import register
-from reproduction.caffe.layers.compiled_forms import ConvolutionForm, DeconvolutionForm, MaxPoolingForm
+from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob
-from reproduction.caffe.schema import (
-    ConvolutionParameter,
-    LayerParameter,
-    PoolingParameter,
-    PoolMethod,
-    RoundMode,
-)
+from reproduction.caffe.schema import ConvolutionParameter, LayerParameter, PoolingParameter, PoolMethod, RoundMode
 from reproduction.caffe.schema.field import Field, int32, uint32
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.typing import Array
 
 _SIDES = ("pad_l", "pad_r", "pad_t", "pad_b")
@@ -59,37 +53,6 @@ class Sides(NamedTuple):
     bottom: int
 
 
-def read_sides(
-    param: ConvolutionParameter | PoolingParameter, fields: dict[str, Field[int]], windows: Sequence[Window]
-) -> Sides | None:
-    """Return the padding of each side, or None if it is ``pad`` on all sides; TensorFlow's SAME depends on the size.
-
-    Args:
-        param: The message of the layer.
-        fields: The fields of Synopsys Caffe in this message.
-        windows: The windows along height and width.
-
-    Raises:
-        NetError: If padding is set in several ways, or ``pad_type`` is neither 0 nor 1.
-
-    Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36 src/caffe/layers/base_conv_layer.cpp L119-L168,
-    pooling_layer.cpp L75-L127.
-    """
-    sides = Sides(*(fields[name].get(param) for name in _SIDES))
-    same = fields["pad_type"].get(param)
-    if same not in (0, 1):
-        raise NetError("unknown pad_type", got=same, want="0 or 1")
-    if not any(sides) and not same:
-        return None
-    given = [name for name in ("pad", "pad_h", "pad_w") if param.has(name)]
-    if given or (any(sides) and same):
-        names = ", ".join([*given, *(["pad_type"] if same else [])])
-        raise NetError("padding is set in several ways", got=f"{names} and {', '.join(_SIDES)}", want="one of them")
-    if len(windows) != 2:
-        raise NetError("pad_l, pad_r, pad_t, pad_b and pad_type need two spatial axes", got=len(windows))
-    return sides
-
-
 def same_sides(sizes: Sequence[int], windows: Sequence[Window]) -> Sides:
     """Return the padding of ``pad_type: 1``, for tops of ``ceil(size / stride)``; an odd pixel is added at the end.
 
@@ -108,36 +71,84 @@ def _add(shape: Shape, sides: Sides, sign: int = 1) -> Shape:
     return (*outer, height + sign * (sides.top + sides.bottom), width + sign * (sides.left + sides.right))
 
 
-def _first_sides(windows: Sequence[Window], sides: Sides | None) -> list[Window]:
-    """Return windows with the padding at the top and at the left, which coordinates depend on."""
-    if sides is None or len(windows) > 2:
-        return list(windows)
-    rows, columns = windows if len(windows) == 2 else [*windows] * 2
-    return [replace(rows, pad=sides.top), replace(columns, pad=sides.left)]
+class _Padded(Layer):
+    """What the three layers add to BVLC's: a padding of each side. It stands before BVLC's class among the bases.
 
+    Attributes:
+        field: The name of the layer's message.
+        side_fields: The fields of Synopsys Caffe in this message.
+        sides: The padding of each side, or None if it is ``pad`` on all sides.
+    """
 
-def _add_convolution(
-    onnx: OnnxLayer,
-    operator: str,
-    layer: convolution.Convolution | convolution.Deconvolution,
-    sides: Sides,
-    bottoms: Sequence[str],
-) -> list[str]:
-    attributes = window_attributes(layer.windows) | {"dilations": [window.dilation for window in layer.windows]}
-    attributes |= {"group": layer.group, "pads": [sides.top, sides.left, sides.bottom, sides.right]}
-    blobs = onnx.blobs()
-    return [onnx.node(operator, bottom, *blobs, top=i, **attributes) for i, bottom in enumerate(bottoms)]
-
-
-class _Padded:
-    """The padding of a convolution or pooling layer."""
-
+    field: ClassVar[str] = "convolution_param"
+    side_fields: ClassVar[dict[str, Field[int]]] = CONVOLUTION_SIDES
     sides: Sides | None
+
+    @classmethod
+    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
+        """Return the windows, with the padding at the top and at the left, which coordinates depend on."""
+        windows = super().sliding_windows(layer_param)
+        rows_and_columns = windows * 2 if len(windows) == 1 else windows
+        sides = cls.read_sides(layer_param, rows_and_columns)
+        if sides is None:
+            return windows
+        rows, columns = rows_and_columns
+        return [replace(rows, pad=sides.top), replace(columns, pad=sides.left)]
+
+    @classmethod
+    def read_sides(cls, layer_param: LayerParameter, windows: Sequence[Window]) -> Sides | None:
+        """Return the padding of each side, or None if it is ``pad`` on all sides; SAME's depends on the size.
+
+        Args:
+            layer_param: The layer.
+            windows: The windows along height and width.
+
+        Raises:
+            NetError: If padding is set in several ways, or ``pad_type`` is neither 0 nor 1.
+
+        Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36 src/caffe/layers/base_conv_layer.cpp
+        L119-L168, pooling_layer.cpp L75-L127.
+        """
+        param: Message = getattr(layer_param, cls.field)
+        sides = Sides(*(cls.side_fields[name].get(param) for name in _SIDES))
+        same = cls.side_fields["pad_type"].get(param)
+        if same not in (0, 1):
+            raise NetError("unknown pad_type", got=same, want="0 or 1")
+        if not any(sides) and not same:
+            return None
+        given = [name for name in ("pad", "pad_h", "pad_w") if param.has(name)]
+        if given or (any(sides) and same):
+            names = ", ".join([*given, *(["pad_type"] if same else [])])
+            raise NetError("padding is set in several ways", got=f"{names} and {', '.join(_SIDES)}", want="one of them")
+        if len(windows) != 2:
+            raise NetError("pad_l, pad_r, pad_t, pad_b and pad_type need two spatial axes", got=len(windows))
+        return sides
 
     def find_sides(self, shape: Shape, windows: Sequence[Window]) -> Sides:
         """Return the padding for a bottom of this shape, (..., H, W)."""
         assert self.sides is not None
         return self.sides if any(self.sides) else same_sides(shape[-2:], windows)
+
+    def is_plain(self) -> bool:
+        """Return whether the layer computes what BVLC's does."""
+        return self.sides is None
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Return None unless the layer computes what BVLC's does: full tensors are needed."""
+        return super().repeat(*bottoms) if self.is_plain() else None
+
+    def compiled_form(self, bottoms: list[Shape]) -> Any:
+        """Return None unless the layer computes what BVLC's does."""
+        return super().compiled_form(bottoms) if self.is_plain() else None
+
+
+def _add_convolution(
+    onnx: OnnxLayer, layer: convolution.Convolution | convolution.Deconvolution, sides: Sides, bottoms: Sequence[str]
+) -> list[str]:
+    attributes = window_attributes(layer.windows) | {"dilations": [window.dilation for window in layer.windows]}
+    attributes |= {"group": layer.group, "pads": [sides.top, sides.left, sides.bottom, sides.right]}
+    blobs = onnx.blobs()
+    return [onnx.node(layer.onnx_operator, bottom, *blobs, top=i, **attributes) for i, bottom in enumerate(bottoms)]
 
 
 @register
@@ -150,17 +161,10 @@ class Convolution(_Padded, convolution.Convolution):
     dialect = SYNOPSYS
     reads = convolution.Convolution.reads | {f"convolution_param.{name}" for name in CONVOLUTION_SIDES}
 
-    @classmethod
-    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
-        """Return the windows, with the padding at the top and the left."""
-        windows = super().sliding_windows(layer_param)
-        both = windows if len(windows) == 2 else windows * 2
-        return _first_sides(windows, read_sides(layer_param.convolution_param, CONVOLUTION_SIDES, both))
-
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the padding, and create the weights."""
         super().setup(bottoms)
-        self.sides = read_sides(self.layer_param.convolution_param, CONVOLUTION_SIDES, self.windows)
+        self.sides = self.read_sides(self.layer_param, self.windows)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes of the tops, from the padded bottoms."""
@@ -173,20 +177,12 @@ class Convolution(_Padded, convolution.Convolution):
             x = F.pad(x, self.find_sides(tuple(x.shape), self.windows))
         return super()._compute_top(x, sizes)
 
-    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Return None if there is a padding of each side: full tensors are needed."""
-        return super().repeat(*bottoms) if self.sides is None else None
-
-    def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | None:
-        """Return None if there is a padding of each side."""
-        return super().compiled_form(bottoms) if self.sides is None else None
-
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add Conv with a padding for each side; that of SAME is right for one size only."""
         if self.sides is None:
             return super().to_onnx(onnx, *bottoms)
         sides = self.sides if any(self.sides) else same_sides(onnx.fix_sizes(), self.windows)
-        return _add_convolution(onnx, "Conv", self, sides, bottoms)
+        return _add_convolution(onnx, self, sides, bottoms)
 
 
 @register
@@ -202,7 +198,7 @@ class Deconvolution(_Padded, convolution.Deconvolution):
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the padding, and create the weights."""
         super().setup(bottoms)
-        self.sides = read_sides(self.layer_param.convolution_param, CONVOLUTION_SIDES, self.windows)
+        self.sides = self.read_sides(self.layer_param, self.windows)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes of the tops, less the pixels that are removed."""
@@ -214,19 +210,11 @@ class Deconvolution(_Padded, convolution.Deconvolution):
             return super()._compute_top(x, sizes)
         return F.pad(super()._compute_top(x, _add(sizes, self.sides)), [-side for side in self.sides])
 
-    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Return None if pixels are removed on each side: full tensors are needed."""
-        return super().repeat(*bottoms) if self.sides is None else None
-
-    def compiled_form(self, bottoms: list[Shape]) -> DeconvolutionForm | None:
-        """Return None if pixels are removed on each side."""
-        return super().compiled_form(bottoms) if self.sides is None else None
-
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add ConvTranspose with a padding for each side."""
         if self.sides is None:
             return super().to_onnx(onnx, *bottoms)
-        return _add_convolution(onnx, "ConvTranspose", self, self.sides, bottoms)
+        return _add_convolution(onnx, self, self.sides, bottoms)
 
 
 @register
@@ -244,18 +232,12 @@ class Pooling(_Padded, pooling.Pooling):
         "pooling_param.pool.AVE_EXC_PAD",
         *(f"pooling_param.{name}" for name in POOLING_SIDES),
     }
-
-    @classmethod
-    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
-        """Return the windows, with the padding at the top and the left."""
-        windows = super().sliding_windows(layer_param)
-        both = windows if len(windows) == 2 else windows * 2
-        return _first_sides(windows, read_sides(layer_param.pooling_param, POOLING_SIDES, both))
+    field = "pooling_param"
+    side_fields = POOLING_SIDES
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the padding and the pooling method, and check them."""
-        windows = self._windows(1, 1)
-        self.sides = read_sides(self.layer_param.pooling_param, POOLING_SIDES, windows)
+        self.sides = self.read_sides(self.layer_param, self._windows(1, 1))
         self.excludes_padding = self.layer_param.pooling_param.pool.name == OtherPoolMethod.AVE_EXC_PAD.name
         super().setup(bottoms)
 
@@ -275,26 +257,34 @@ class Pooling(_Padded, pooling.Pooling):
             for count, window, limit in zip(counts, windows, limits, strict=True)
         )
 
+    def _place_windows(self, shape: Shape) -> tuple[Sides, tuple[int, ...], list[Window], list[int]]:
+        """Return the padding, the number of windows and the windows without it, and what is added after each axis.
+
+        The padded bottom is cut where the last window ends, or extended to there.
+        """
+        sides, counts = self._places(shape)
+        windows = [replace(window, pad=0) for window in self._windows(*shape[2:])]
+        ends = [
+            (count - 1) * window.stride + window.kernel - first - size
+            for count, window, first, size in zip(counts, windows, (sides.top, sides.left), shape[2:], strict=True)
+        ]
+        return sides, counts, windows, ends
+
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes of the tops."""
         found = super().shapes(bottoms)
-        return found if self._is_plain() else [(*top[:2], *self._places(bottoms[0])[1]) for top in found]
+        return found if self.is_plain() else [(*top[:2], *self._places(bottoms[0])[1]) for top in found]
 
-    def _is_plain(self) -> bool:
-        return self.sides is None and not self.excludes_padding
+    def is_plain(self) -> bool:
+        """Return whether padding and method are BVLC's."""
+        return super().is_plain() and not self.excludes_padding
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Pad the bottom and pool it."""
-        if self._is_plain():
+        if self.is_plain():
             return super().forward(*bottoms)
         (x,) = bottoms
-        sides, counts = self._places(tuple(x.shape))
-        windows = [replace(window, pad=0) for window in self._windows(*x.shape[2:])]
-        # The padded bottom is cut where the last window ends, or extended to there.
-        ends = [
-            (count - 1) * window.stride + window.kernel - first - size
-            for count, window, first, size in zip(counts, windows, (sides.top, sides.left), x.shape[2:], strict=True)
-        ]
+        sides, counts, windows, ends = self._place_windows(tuple(x.shape))
         borders = (sides.left, ends[1], sides.top, ends[0])
         if self.method is PoolMethod.MAX:
             top, position = pooling.max_pool(F.pad(x, borders, value=pooling._LEAST), windows, RoundMode.FLOOR)
@@ -319,27 +309,14 @@ class Pooling(_Padded, pooling.Pooling):
             lengths.append(end - start)
         return np.outer(*lengths)
 
-    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Return None unless the padding and the method are BVLC's: full tensors are needed."""
-        return super().repeat(*bottoms) if self._is_plain() else None
-
-    def compiled_form(self, bottoms: list[Shape]) -> MaxPoolingForm | None:
-        """Return None unless the padding and the method are BVLC's."""
-        return super().compiled_form(bottoms) if self._is_plain() else None
-
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add Pad and MaxPool, or Pad, AveragePool and Mul; they are right for one size only."""
-        if self._is_plain():
+        if self.is_plain():
             return super().to_onnx(onnx, *bottoms)
         if len(self.layer_param.top) > 1:
             raise NetError("positions with a padding of each side cannot be written as ONNX")
         shape = (1, 1, *onnx.fix_sizes())
-        sides, counts = self._places(shape)
-        windows = [replace(window, pad=0) for window in self._windows(*shape[2:])]
-        ends = [
-            (count - 1) * window.stride + window.kernel - first - size
-            for count, window, first, size in zip(counts, windows, (sides.top, sides.left), shape[2:], strict=True)
-        ]
+        sides, counts, windows, ends = self._place_windows(shape)
         fill = onnx.number(pooling._LEAST if self.method is PoolMethod.MAX else 0.0, "fill")
         pads = onnx.constant(np.array([0, 0, sides.top, sides.left, 0, 0, *ends]), "pads")
         padded = onnx.node("Pad", bottoms[0], pads, fill, step="padded")
