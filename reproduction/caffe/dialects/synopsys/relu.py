@@ -37,11 +37,14 @@ class ReLU(neuron.ReLU):
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the limits."""
         param = self.layer_param.relu_param
-        self.negative_slope = param.negative_slope
         maximum = MAXIMUM.get(param)
         limits = [*([6.0] if RELU6.get(param) else []), *([maximum] if maximum > 0 else [])]
-        self.most, self.least = min(limits, default=None), MINIMUM.get(param) or None
-        self.positive = self.negative_slope == 0 and (self.least or 0) >= 0
+        self.set_limits(param.negative_slope, MINIMUM.get(param) or None, min(limits, default=None))
+
+    def set_limits(self, negative_slope: float, least: float | None, most: float | None) -> None:
+        """Set the slope for negative values and the limits of the top, None for no limit."""
+        self.negative_slope, self.least, self.most = negative_slope, least, most
+        self.positive = negative_slope == 0 and (least or 0) >= 0
 
     def rereads(self) -> Rereads:
         """Return ``Rereads.BOTTOM``: the limits are compared with the bottom."""
@@ -73,10 +76,11 @@ class ReLU(neuron.ReLU):
         return slope if self.least is None else slope * (x > self.least)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add LeakyRelu and Clip."""
-        rectified = onnx.node("LeakyRelu", *bottoms, step="rectified", alpha=self.negative_slope)
-        limits = [
-            "" if limit is None else onnx.number(limit, name)
-            for name, limit in (("least", self.least), ("most", self.most))
-        ]
-        return [onnx.node("Clip", rectified, *limits)] if any(limits) else [onnx.node("Identity", rectified)]
+        """Add the operator Clip, after LeakyRelu if there is a negative slope."""
+        (x,), least = bottoms, self.least
+        if self.negative_slope:
+            x = onnx.node("LeakyRelu", x, step="rectified", alpha=self.negative_slope)
+        else:
+            least = max(least or 0, 0)
+        limits = (("least", least), ("most", self.most))
+        return [onnx.node("Clip", x, *("" if limit is None else onnx.number(limit, name) for name, limit in limits))]
