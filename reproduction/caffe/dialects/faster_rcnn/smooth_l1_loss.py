@@ -74,20 +74,21 @@ class SmoothL1Base(LossLayer):
                 raise NetError(f"bottom {index} differs in shape from bottom 0", got=bottom, want=bottoms[0])
         return tops
 
-    def weigh(self, bottoms: tuple[Tensor, ...], *, in_gradient: bool) -> Tensor:
-        """Return the differences of the first two bottoms times the third, the inside weights, if there is one.
+    def compute_losses(self, bottoms: tuple[Tensor, ...], sigma: float = 1.0, *, in_gradient: bool = True) -> Tensor:
+        """Return the loss of each value: ``w_out f(w_in (a - b))``; the weights, if there are any, have no gradient.
 
         Args:
-            bottoms: The bottoms.
-            in_gradient: Whether the gradient is multiplied by the weights, too.
+            bottoms: a and b, and then, if given, the inside weights w_in and the outside weights w_out.
+            sigma: See ``smooth_l1``.
+            in_gradient: Whether the gradient is multiplied by the inside weights, too.
         """
         difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
-        if len(bottoms) < 3:
-            return difference
-        weights = bottoms[2].detach().reshape(difference.shape)
-        if in_gradient:
-            return difference * weights
-        return WeightedDifference.apply(difference, weights)  # type: ignore[no-any-return, no-untyped-call]
+        if len(bottoms) > 2:
+            weights = bottoms[2].detach().reshape(difference.shape)
+            multiply = torch.mul if in_gradient else WeightedDifference.apply
+            difference = multiply(difference, weights)
+        losses = smooth_l1(difference, sigma)
+        return losses * bottoms[3].detach().reshape(losses.shape) if len(bottoms) == 4 else losses
 
 
 @register
@@ -126,7 +127,5 @@ class SmoothL1Loss(SmoothL1Base):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the loss; the weights have no gradient."""
-        losses = smooth_l1(self.weigh(bottoms, in_gradient=True), SMOOTH_L1_LOSS.get(self.layer_param).sigma)
-        if len(bottoms) == 4:
-            losses = losses * bottoms[3].detach().reshape(losses.shape)
+        losses = self.compute_losses(bottoms, SMOOTH_L1_LOSS.get(self.layer_param).sigma)
         return (losses.sum() / bottoms[0].shape[0],)

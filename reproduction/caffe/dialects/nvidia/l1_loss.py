@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from reproduction.caffe.dialects.nvidia import NVIDIA
-from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
-from reproduction.caffe.layers.loss import LossLayer
+from reproduction.caffe.layers.distance_losses import EuclideanLoss
 
 
 @register
-class L1Loss(LossLayer):
+class L1Loss(EuclideanLoss):
     """The sum of the absolute differences of two blobs, averaged over the batch: ``sum |a - b| / N``.
 
     Both bottoms receive a gradient, which is 0 where they are equal. No field of ``l1_loss_param`` is read.
@@ -28,14 +24,6 @@ class L1Loss(LossLayer):
     """
 
     dialect = NVIDIA
-    differentiable = None
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Check that both bottoms have as many values, and return ``[()]``."""
-        tops = super().shapes(bottoms)
-        if math.prod(bottoms[0][1:]) != math.prod(bottoms[1][1:]):
-            raise NetError("both bottoms must have as many values", got=bottoms[1], want=f"as many as in {bottoms[0]}")
-        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the loss."""

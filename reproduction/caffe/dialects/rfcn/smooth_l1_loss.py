@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base, smooth_l1
+from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base
 from reproduction.caffe.dialects.rfcn import RFCN
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
@@ -80,7 +80,7 @@ class SmoothL1Loss(SmoothL1Base):
         """Compute the tops."""
         # Upstream bug, kept: the gradient is not multiplied by the weights (smooth_L1_loss_layer.cu L104-L126). With
         # weights of 0 and 1, it is that of the loss where the weight is 1.
-        losses = smooth_l1(self.weigh(bottoms, in_gradient=False)).reshape(legacy_shape(tuple(bottoms[0].shape)))
+        losses = self.compute_losses(bottoms, in_gradient=False).reshape(legacy_shape(tuple(bottoms[0].shape)))
         each = losses.detach().sum(1, keepdim=True)
         return (losses.sum() / self._divisor(losses), each)[: len(self.layer_param.top)]
 

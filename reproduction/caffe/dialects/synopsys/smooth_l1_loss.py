@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base, smooth_l1
+from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base
 from reproduction.caffe.dialects.synopsys import SYNOPSYS
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.schema import LayerParameter
@@ -60,9 +60,7 @@ class SmoothL1Loss(SmoothL1Base):
         param = SMOOTH_L1_LOSS.get(self.layer_param)
         # Upstream bug, kept: with abssum, the gradient is not multiplied by the inside weights
         # (smooth_L1_loss_layer.cpp L130-L137).
-        losses = smooth_l1(self.weigh(bottoms, in_gradient=not param.abssum), param.sigma)
-        if len(bottoms) == 4:
-            losses = losses * bottoms[3].detach().reshape(losses.shape)
+        losses = self.compute_losses(bottoms, param.sigma, in_gradient=not param.abssum)
         total: Tensor = _AbsoluteSum.apply(losses) if param.abssum else losses.sum()  # type: ignore[no-untyped-call]
         return (total / bottoms[0].shape[0],)
 
