@@ -255,14 +255,13 @@ def format_value(value: object) -> str:
 
 
 def _check_version(value: object, version: int) -> object:
-    if not isinstance(value, dict):
-        raise _mismatch(value, "an object")
-    if "format" not in value:
+    members = _check_object(value)
+    if "format" not in members:
         raise MismatchError("has no format", str(version))
-    got = value["format"]
+    got = members["format"]
     if type(got) is not int or got != version:
         raise _mismatch(got, str(version)).inside("format")
-    return {name: inner for name, inner in value.items() if name != "format"}
+    return {name: inner for name, inner in members.items() if name != "format"}
 
 
 def _mismatch(value: object, want: str) -> MismatchError:
@@ -329,12 +328,6 @@ def _enum_member(values: Mapping[str, StrEnum]) -> _Converter:
     return converter
 
 
-def _check_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _mismatch(value, "a list")
-    return value
-
-
 def _convert_each(converters: Sequence[_Converter], items: list[Any]) -> list[Any]:
     converted, number = [], 0
     try:
@@ -359,18 +352,20 @@ def _fixed(converters: Sequence[_Converter]) -> _Converter:
 
 
 def _mapping(inner: _Converter) -> _Converter:
-    def converter(value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise _mismatch(value, "an object")
-        converted, name = {}, ""
-        try:
-            for name, item in value.items():
-                converted[name] = inner(item)
-        except MismatchError as error:
-            raise error.inside(_path_step(name)) from None
-        return converted
+    return lambda value: _convert_members(value, lambda _: inner)
 
-    return converter
+
+def _convert_members(value: Any, find: Callable[[str], _Converter | None]) -> dict[str, Any]:
+    """Convert the members of an object, each by the converter that ``find`` returns for its name; None omits it."""
+    converted, name = {}, ""
+    members = _check_object(value).items()
+    try:
+        for name, item in members:
+            if (inner := find(name)) is not None:
+                converted[name] = inner(item)
+    except MismatchError as error:
+        raise error.inside(_path_step(name)) from None
+    return converted
 
 
 def _path_step(name: str) -> str:
@@ -387,19 +382,13 @@ def _dataclass(kind: Any) -> _Converter:
     ]
     extra = set(getattr(kind, "extra_names", ()))
 
+    def find(name: str) -> _Converter | None:
+        if name not in fields and name not in extra and "*" not in extra:
+            raise MismatchError("is not a known name", ", ".join(fields), did_you_mean(name, fields))
+        return fields.get(name)
+
     def converter(value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise _mismatch(value, "an object")
-        found, name = {}, ""
-        try:
-            for name, item in value.items():
-                if name in fields:
-                    found[name] = fields[name](item)
-                elif name not in extra and "*" not in extra:
-                    remedy = did_you_mean(name, fields)
-                    raise MismatchError("is not a known name", ", ".join(fields), remedy)
-        except MismatchError as error:
-            raise error.inside(_path_step(name)) from None
+        found = _convert_members(value, find)
         for name in needed:
             if name not in found:
                 raise MismatchError("is missing").inside(name)
@@ -436,11 +425,13 @@ def _of_type(kind: type, want: str) -> _Converter:
     return converter
 
 
+_check_list, _check_object = _of_type(list, "a list"), _of_type(dict, "an object")
+
 _SCALARS: dict[Any, _Converter] = {
     int: _integer,
     float: _number,
     str: _of_type(str, "a string"),
     bool: _of_type(bool, "true or false"),
-    dict: _of_type(dict, "an object"),
+    dict: _check_object,
     Any: lambda value: value,
 }
