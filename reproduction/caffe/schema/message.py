@@ -46,18 +46,9 @@ class ForkField(Field[T]):
         if len(kinds) > 1:
             names = ", ".join(form.dialect.name for form in forms if form.dialect)
             raise TypeError(f"the dialects {names} have fields {first.name!r} of different kinds")
-        message = first.message and _join_messages(forms)
-        super().__init__(
-            first.number,
-            kind=first.kind,
-            enum=first.enum,
-            message=message,
-            repeated=first.repeated,
-            packed=first.packed,
-            array=first.array,
-            default=first.default,
-        )
-        self.forms, self.dialect = tuple(forms), first.dialect
+        vars(self).update(vars(first))  # the first form, but for what all forms have in common
+        self.forms, self.required = tuple(forms), False
+        self.message = first.message and _join_messages(forms)
         self.has_effect = any(form.has_effect for form in forms)
 
     def as_written(self, value: Any) -> tuple[Field[Any], Any]:
