@@ -33,7 +33,8 @@ def refuse_in_place(layer_param: LayerParameter) -> None:
         NetError: If one has.
     """
     if layer_param.bottom[0] in layer_param.top:
-        raise NetError("a top must not be the bottom", got=repr(layer_param.bottom[0]))
+        got = f"top {layer_param.bottom[0]!r} for both"
+        raise NetError(f"{layer_param.type} layers cannot work in place", got=got)
 
 
 def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:

@@ -10,14 +10,8 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
-
-
-def _check_not_in_place(layer: Layer) -> None:
-    if layer.layer_param.top[:1] == layer.layer_param.bottom[:1]:
-        raise NetError(
-            f"{layer.layer_param.type} layers cannot work in place", got=f"top {layer.layer_param.top[0]!r} for both"
-        )
 
 
 def add_reshape(onnx: OnnxLayer, bottom: str, dims: list[int], end: int, step: str = "") -> str:
@@ -59,7 +53,7 @@ class Reshape(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that ``shape`` is valid and that the layer does not work in place."""
-        _check_not_in_place(self)
+        refuse_in_place(self.layer_param)
         dims = self.layer_param.reshape_param.shape.dim
         if dims.count(-1) > 1 or min(dims, default=0) < -1:
             raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
@@ -124,7 +118,7 @@ class Flatten(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place, as Caffe does."""
-        _check_not_in_place(self)
+        refuse_in_place(self.layer_param)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the bottom's with the product of the flattened axes in their place."""

@@ -169,7 +169,11 @@ def test_a_product_with_one_bottom_has_a_blob():
             "only an axis of size 1 can be removed; got axis 1 of (1, 2).",
         ),
         ('type: "Squeeze" squeeze_param { axis: 2 }', [(1, 2)], "there is no such axis; got 2, want -2 to 1."),
-        ('type: "Squeeze" bottom: "a" top: "a"', [(1, 2)], "a top must not be the bottom; got 'a'."),
+        (
+            'type: "Squeeze" bottom: "a" top: "a"',
+            [(1, 2)],
+            "Squeeze layers cannot work in place; got top 'a' for both.",
+        ),
         (SPACE % "block_shape: 2", [(1, 4)], "there must be two paddings for each block; got 0, want 2."),
         (SPACE % "block_shape: 0 paddings: 0 paddings: 0", [(1, 4)], "block_shape must be positive; got [0]."),
         (
@@ -199,7 +203,11 @@ def test_a_product_with_one_bottom_has_a_blob():
             [(2, 3), (2, 2)],
             "the bottoms do not broadcast; got (2, 3) and (2, 2), want equal sizes, or 1.",
         ),
-        ('type: "Add" bottom: "a" bottom: "b" top: "a"', [(2,), (2,)], "a top must not be the bottom; got 'a'."),
+        (
+            'type: "Add" bottom: "a" bottom: "b" top: "a"',
+            [(2,), (2,)],
+            "Add layers cannot work in place; got top 'a' for both.",
+        ),
     ],
 )
 def test_what_the_fork_refuses_is_an_error(text, shapes, error):

@@ -162,7 +162,7 @@ def test_uniform_numbers_come_in_the_precision_that_is_asked():
          "the blob must have num, channels, height and width only; got (1, 1, 1, 1, 1), want at most 4 axes."),
         ('type: "PReLU" prelu_param { filler { type: "constnat" } }', [(1, 2)],
          "unknown filler type 'constnat'. Did you mean 'constant'?"),
-        ('type: "AbsVal" bottom: "a" top: "a"', [(2,)], "a top must not be the bottom; got 'a'."),
+        ('type: "AbsVal" bottom: "a" top: "a"', [(2,)], "AbsVal layers cannot work in place; got top 'a' for both."),
         ('type: "Exp" exp_param { base: 0 }', [(2,)], "base must be positive and finite, or -1 for e; got 0.0."),
         ('type: "Exp" exp_param { base: inf }', [(2,)], "base must be positive and finite, or -1 for e; got inf."),
         ('type: "Exp" exp_param { base: nan }', [(2,)], "base must be positive and finite, or -1 for e; got nan."),

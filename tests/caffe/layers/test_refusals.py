@@ -70,7 +70,8 @@ PRODUCT, ELTWISE = 'type: "InnerProduct" inner_product_param { %s }', 'type: "El
         ('type: "Crop" crop_param { axis: 4 }', [(1, 3, 5, 5), (1, 3, 5, 5)],
          "there is no such axis; got 4, want -4 to 3."),
         ('type: "Crop"', [(1, 3, 5, 5)], "wrong number of bottoms; got 1, want 2."),
-        ('type: "Split" bottom: "a" top: "b" top: "a"', [(1, 3)], "a top must not be the bottom; got 'a'."),
+        ('type: "Split" bottom: "a" top: "b" top: "a"', [(1, 3)],
+         "Split layers cannot work in place; got top 'a' for both."),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(text, shapes, error):

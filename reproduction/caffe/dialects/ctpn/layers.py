@@ -15,6 +15,7 @@ from reproduction.caffe.dialects.ctpn import CTPN
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import FillerParameter, LayerParameter
 from reproduction.caffe.schema.field import int32, integers, nested, single, uint32
@@ -49,11 +50,6 @@ TRANSPOSE = LayerParameter.add_field("transpose_param", nested(142, TransposePar
 REVERSE = LayerParameter.add_field("reverse_param", nested(143, ReverseParameter), CTPN)
 
 
-def _check_not_in_place(layer: Layer) -> None:
-    if layer.layer_param.top[0] == layer.layer_param.bottom[0]:
-        raise NetError("the layer cannot work in place", got=f"top {layer.layer_param.top[0]!r} for both")
-
-
 @register
 class Transpose(Layer):
     """Permute the axes of a blob as ``numpy.transpose`` does: axis i of the top is axis ``dim[i]`` of the bottom.
@@ -69,7 +65,7 @@ class Transpose(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place."""
-        _check_not_in_place(self)
+        refuse_in_place(self.layer_param)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the bottom's sizes in the order of ``dim``."""
@@ -102,7 +98,7 @@ class Reverse(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place."""
-        _check_not_in_place(self)
+        refuse_in_place(self.layer_param)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom."""
@@ -149,10 +145,7 @@ class Lstm(Layer):
     """
 
     dialect = CTPN
-    reads = frozenset(
-        f"lstm_param.{name}"
-        for name in ("num_output", "clipping_threshold", "weight_filler", "bias_filler", "batch_size")
-    )
+    reads = frozenset(f"lstm_param.{name}" for name in LSTMParameter.fields)
     bottoms = (1, 2)
     differentiable = (0,)
 

@@ -8,6 +8,7 @@ from reproduction.caffe.dialects.ssd import SSD
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import integers, nested
@@ -51,8 +52,7 @@ class Permute(Layer):
             raise NetError("order names an axis that the bottom does not have", got=order, want=f"0 to {axes - 1}")
         if len(set(order)) < len(order):
             raise NetError("order names an axis twice", got=order)
-        if self.layer_param.top[0] == self.layer_param.bottom[0]:
-            raise NetError("Permute layers cannot work in place", got=f"top {self.layer_param.top[0]!r} for both")
+        refuse_in_place(self.layer_param)
         self.order = (*order, *(axis for axis in range(axes) if axis not in order))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:

@@ -8,6 +8,7 @@ from reproduction.caffe.dialects.yolo import YOLO
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import boolean, nested, uint32
@@ -51,8 +52,7 @@ class Reorg(Layer):
         """Check the settings."""
         if not REORG.get(self.layer_param).stride:
             raise NetError("stride must be set and positive")
-        if self.layer_param.top[0] == self.layer_param.bottom[0]:
-            raise NetError("Reorg layers cannot work in place", got=f"top {self.layer_param.top[0]!r} for both")
+        refuse_in_place(self.layer_param)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top."""

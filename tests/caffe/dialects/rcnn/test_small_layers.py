@@ -209,7 +209,7 @@ def test_the_gradient_of_the_recurrent_weights_counts_sequences_that_start():
         ('"Transpose" transpose_param { dim: 0 dim: 2 }', [(2, 3, 4)],
          "dim must name each axis of the bottom once; got [0, 2], want 0 to 2."),
         ('"Transpose" bottom: "x" top: "x" transpose_param { dim: 0 dim: 1 }', [(2, 3)],
-         "the layer cannot work in place; got top 'x' for both."),
+         "Transpose layers cannot work in place; got top 'x' for both."),
         ('"Reverse" reverse_param { axis: 3 }', [(2, 3, 4)], "there is no such axis; got 3, want 0 to 2."),
         ('"Reverse" reverse_param { axis: -1 }', [(2, 3, 4)], "there is no such axis; got -1, want 0 to 2."),
         ('"Lstm"', [(2, 3, 4)], "num_output must be positive; got 0."),
