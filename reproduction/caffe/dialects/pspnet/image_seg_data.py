@@ -14,7 +14,7 @@ from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.data import read_file_list
-from reproduction.caffe.layers.image_data import ListedFilesLayer, Transform, read_image, resize
+from reproduction.caffe.layers.image_data import ImageData, ListedFilesLayer, Transform, read_image, resize
 from reproduction.caffe.schema import ImageDataParameter, TransformationParameter
 from reproduction.caffe.schema.field import choice, int32, singles, uint32
 from reproduction.caffe.typing import Float32, UInt8
@@ -64,20 +64,11 @@ class ImageSegData(ListedFilesLayer):
     """
 
     dialect = PSPNET
-    reads = frozenset(
-        [
-            f"transform_param.{name}"
-            for name in ("scale", "mirror", "crop_size", "mean_value", "scale_factors", "crop_width", "crop_height")
-        ]
-        + [
-            f"image_data_param.{name}"
-            for name in (
-                *("source", "batch_size", "rand_skip", "shuffle", "ignore_label", "label_type"),
-                *("new_height", "new_width", "is_color", "root_folder"),
-            )
-        ]
-    )
     refuses = frozenset({"transform_param.mean_file"})
+    reads = (ImageData.reads - refuses) | {
+        *(f"transform_param.{name}" for name in ("scale_factors", "crop_width", "crop_height")),
+        *("image_data_param.ignore_label", "image_data_param.label_type"),
+    }
     tops = (1, 3)
 
     def settings(self) -> ImageDataParameter:

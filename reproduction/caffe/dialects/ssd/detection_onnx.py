@@ -6,7 +6,7 @@ because TopK prefers the lower index and ONNX Runtime's NonMaxSuppression sorts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,67 +14,43 @@ from reproduction.caffe.dialects.ssd.messages import CodeType
 from reproduction.caffe.dialects.ssd.onnx_operators import FLOAT, INT64, Operators
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
+if TYPE_CHECKING:
+    from reproduction.caffe.dialects.ssd.detection_output import DetectionOutput
+
 _LOWEST = np.finfo(np.float32).min
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a DetectionOutput layer.
-
-    Attributes:
-        classes: The number of classes, with the background.
-        foreground: The labels of the classes but the background.
-        share_location: Whether all classes have the same boxes.
-        code_type: How boxes are described; see ``boxes.decode``.
-        uses_variances: Whether predictions are multiplied by the variances.
-        score_threshold: The score that a detection must exceed; None for no limit.
-        nms_threshold: The greatest overlap of two boxes of a class.
-        top_k: The number of boxes of a class that the suppression begins with; -1 for all.
-        keep_top_k: The number of detections of an image; -1 for all.
-    """
-
-    classes: int
-    foreground: list[int]
-    share_location: bool
-    code_type: CodeType
-    uses_variances: bool
-    score_threshold: float | None
-    nms_threshold: float
-    top_k: int
-    keep_top_k: int
-
-
-def add_detections(onnx: OnnxLayer, settings: Settings, locations: str, scores: str, priors: str) -> str:
+def add_detections(onnx: OnnxLayer, layer: DetectionOutput, locations: str, scores: str, priors: str) -> str:
     """Add the operators of a DetectionOutput layer, and return the name of its top.
 
     Args:
         onnx: Adds operators and constants to the graph.
-        settings: The settings of the layer.
+        layer: The layer.
         locations: The name of the predicted locations, (N, P * L * 4).
         scores: The name of the scores, (N, P * classes).
         priors: The name of the prior boxes and variances, (1, 2, P * 4).
     """
-    ops = Operators(onnx)
-    labels = np.array(settings.foreground)
-    by_class = ops.Gather(_split(ops, scores, [settings.classes], (0, 2, 1)), labels, axis=1)  # (N, F, P)
-    width = 1 if settings.share_location else settings.classes
-    decoded = _decode(ops, settings, _split(ops, locations, [width, 4], None), priors)
+    ops, param = Operators(onnx), layer.settings()
+    labels = np.array(layer.foreground)
+    by_class = ops.Gather(_split(ops, scores, [param.num_classes], (0, 2, 1)), labels, axis=1)  # (N, F, P)
+    width = 1 if param.share_location else param.num_classes
+    decoded = _decode(ops, layer, _split(ops, locations, [width, 4], None), priors)
     boxes = ops.Transpose(decoded, perm=[0, 2, 1, 3])  # (N, L, P, 4)
-    if not settings.share_location:
+    if not param.share_location:
         boxes = ops.Gather(boxes, labels, axis=1)
     images, count = ops.size(by_class, 0), ops.size(by_class, 2)
-    if settings.top_k > 0:
-        count = ops.Min(count, np.array([settings.top_k]))
+    if layer.top_k > 0:
+        count = ops.Min(count, np.array([layer.top_k]))
     best, index = ops.top(by_class, count, axis=2)  # (N, F, K), with K = count
     spread = ops.Expand(boxes, ops.vector(images, len(labels), ops.size(boxes, 2), 4))
     places = ops.Expand(ops.Unsqueeze(index, np.array([3])), ops.vector(images, len(labels), count, 4))
     chosen = ops.GatherElements(spread, places, axis=2)  # (N, F, K, 4)
     flat_scores, flat_boxes = ops.Reshape(best, np.array([-1])), ops.Reshape(chosen, np.array([-1, 4]))
-    kept = _suppress(ops, settings, chosen, best, count)  # indices into flat_scores
+    kept = _suppress(ops, layer, chosen, best, count)  # indices into flat_scores
     empty = ops.Expand(_LOWEST, ops.Shape(flat_scores))
     masked = ops.ScatterElements(empty, kept, ops.Gather(flat_scores, kept), axis=0)
     in_image = ops.Mul(count, np.array([len(labels)]))
-    image, place = _find_rows(ops, settings, ops.Reshape(masked, ops.vector(images, in_image)), in_image)
+    image, place = _find_rows(ops, param.keep_top_k, ops.Reshape(masked, ops.vector(images, in_image)), in_image)
     row = ops.Add(ops.Mul(image, in_image), place)
     label = ops.Gather(labels.astype(np.float32), ops.Div(place, count), axis=0)
     columns = [ops.Cast(image, to=FLOAT), label, ops.Gather(flat_scores, row, axis=0)]
@@ -91,16 +67,17 @@ def _split(ops: Operators, value: str, last: list[int], order: tuple[int, ...] |
     return found if order is None else ops.Transpose(found, perm=list(order))
 
 
-def _decode(ops: Operators, settings: Settings, codes: str, priors: str) -> str:
+def _decode(ops: Operators, layer: DetectionOutput, codes: str, priors: str) -> str:
     """Return the boxes (N, P, L, 4) of predictions (N, P, L, 4); see ``boxes.decode``."""
+    param = layer.settings()
     both = ops.Reshape(priors, np.array([2, -1, 1, 4]))
     prior, variances = (ops.Gather(both, np.array(i), axis=0) for i in (0, 1))
-    scaled = ops.Mul(variances, codes) if settings.uses_variances else codes
-    if settings.code_type is CodeType.CORNER:
+    scaled = codes if param.variance_encoded_in_target else ops.Mul(variances, codes)
+    if param.code_type is CodeType.CORNER:
         return str(ops.Add(prior, scaled))
     low, high = (ops.Gather(prior, np.array(pair), axis=2) for pair in ((0, 1), (2, 3)))
     size = ops.Sub(high, low)
-    if settings.code_type is CodeType.CORNER_SIZE:
+    if param.code_type is CodeType.CORNER_SIZE:
         return str(ops.Add(prior, ops.Mul(scaled, ops.Concat(size, size, axis=2))))
     half = np.float32(0.5)
     shift, stretch = (ops.Gather(scaled, np.array(pair), axis=3) for pair in ((0, 1), (2, 3)))
@@ -109,12 +86,12 @@ def _decode(ops: Operators, settings: Settings, codes: str, priors: str) -> str:
     return str(ops.Concat(ops.Sub(middle, half_size), ops.Add(middle, half_size), axis=3))
 
 
-def _suppress(ops: Operators, settings: Settings, boxes: str, scores: str, count: str) -> str:
+def _suppress(ops: Operators, layer: DetectionOutput, boxes: str, scores: str, count: str) -> str:
     """Return the indices, into all scores as a vector, of the boxes that remain.
 
     Args:
         ops: Adds the operators.
-        settings: The settings of the layer.
+        layer: The layer.
         boxes: (N, F, K, 4).
         scores: (N, F, K), sorted.
         count: K.
@@ -122,30 +99,30 @@ def _suppress(ops: Operators, settings: Settings, boxes: str, scores: str, count
     low, high = (ops.Gather(boxes, np.array(pair), axis=3) for pair in ((0, 1), (2, 3)))
     # ONNX swaps the corners of a box whose high corner is below the low one; in the fork it has the area 0.
     proper = ops.Concat(low, ops.Max(low, high), axis=3)
-    limit = _LOWEST if settings.score_threshold is None else np.float32(settings.score_threshold)
+    limit = _LOWEST if layer.score_threshold is None else np.float32(layer.score_threshold)
     selected = ops.NonMaxSuppression(
         ops.Reshape(proper, ops.vector(-1, count, 4)),
         ops.Reshape(scores, ops.vector(-1, 1, count)),
         count,
-        np.array([min(settings.nms_threshold, 1)], np.float32),
+        np.array([min(layer.settings().nms_param.nms_threshold, 1)], np.float32),
         np.array([limit], np.float32),
     )
     group, place = (ops.Gather(selected, np.array(i), axis=1) for i in (0, 2))
     return str(ops.Add(ops.Mul(group, count), place))
 
 
-def _find_rows(ops: Operators, settings: Settings, scores: str, width: str) -> list[str]:
+def _find_rows(ops: Operators, keep_top_k: int, scores: str, width: str) -> list[str]:
     """Return the indices of the image and of the place in it, of each detection in order.
 
     Args:
         ops: Adds the operators.
-        settings: The settings of the layer.
+        keep_top_k: The number of detections of an image; -1 for all.
         scores: The scores of the boxes that remain, the lowest number for others, (N, F * K).
         width: F * K.
     """
     kept = ops.Cast(ops.Greater(scores, _LOWEST), to=INT64)
-    if settings.keep_top_k > 0:
-        best, index = ops.top(scores, ops.Min(width, np.array([settings.keep_top_k])), axis=1)
+    if keep_top_k > 0:
+        best, index = ops.top(scores, ops.Min(width, np.array([keep_top_k])), axis=1)
         zeros = ops.Mul(kept, np.array(0))
         kept = ops.ScatterElements(zeros, index, ops.Cast(ops.Greater(best, _LOWEST), to=INT64), axis=1)
     found = ops.NonZero(kept)

@@ -101,9 +101,13 @@ class DetectionOutput(Layer):
     differentiable = ()
     sizes_vary = True
 
+    def settings(self) -> DetectionOutputParameter:
+        """Return the layer's message."""
+        return DETECTION_OUTPUT.get(self.layer_param)
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the settings."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         if param.num_classes < 1:
             raise NetError("num_classes must be set and positive", got=param.num_classes)
         if param.nms_param.nms_threshold < 0:
@@ -138,24 +142,24 @@ class DetectionOutput(Layer):
     @property
     def foreground(self) -> list[int]:
         """The labels of the classes but the background."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         return [label for label in range(param.num_classes) if label != param.background_label_id]
 
     @property
     def score_threshold(self) -> float | None:
         """The score that a detection must exceed; None if there is no limit."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         return param.confidence_threshold if param.has("confidence_threshold") else None
 
     @property
     def top_k(self) -> int:
         """The number of boxes of a class that the suppression begins with; -1 for no limit."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         return param.nms_param.top_k if param.nms_param.has("top_k") else -1
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Check that the bottoms fit each other, and return the shape of the top for one detection."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         maps = self.split or 1
         scores, locations, priors = self._sort_by_kind(bottoms)
         priors_in_all = sum(legacy_shape(shape)[2] // 4 for shape in priors)
@@ -184,7 +188,7 @@ class DetectionOutput(Layer):
     @torch.no_grad()
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the detections; they are computed on the CPU in single precision."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         arrays = [bottom.detach().cpu().float().numpy() for bottom in bottoms]
         scores, locations, priors, variances = self._join(arrays)
         decoded = boxes.decode(
@@ -199,7 +203,7 @@ class DetectionOutput(Layer):
 
     def _join(self, arrays: list[Float32]) -> tuple[Float32, Float32, Float32, Float32]:
         """Return scores (N, classes, P), locations (N, L, P, 4), prior boxes and variances (P, 4)."""
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         classes, images = 1 if param.share_location else param.num_classes, len(arrays[0])
         # Upstream bug, fixed: with a blob for each feature map, synopsys' fork reads the predictions of the first image
         # for all images of a batch.
@@ -233,7 +237,7 @@ class DetectionOutput(Layer):
             scores: (classes, P).
             decoded: The boxes, (1, P, 4) or (classes, P, 4).
         """
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         rows = [np.empty((0, 7), np.float32)]
         for label in self.foreground:
             order = boxes.sort_scores(scores[label], self.score_threshold, self.top_k)
@@ -255,23 +259,12 @@ class DetectionOutput(Layer):
         Raises:
             NetError: If ``eta`` is not 1 or the predictions are in several blobs, for which there are no operators.
         """
-        param = DETECTION_OUTPUT.get(self.layer_param)
+        param = self.settings()
         if self.split:
             raise NetError("predictions in several blobs cannot be written as ONNX", got=f"{len(bottoms)} bottoms")
         if param.nms_param.eta < 1 or 0 in (self.top_k, param.keep_top_k):
             raise NetError("ONNX has no such suppression of boxes", want="eta 1, and top_k and keep_top_k not 0")
-        settings = detection_onnx.Settings(
-            classes=param.num_classes,
-            foreground=self.foreground,
-            share_location=param.share_location,
-            code_type=param.code_type,
-            uses_variances=not param.variance_encoded_in_target,
-            score_threshold=self.score_threshold,
-            nms_threshold=param.nms_param.nms_threshold,
-            top_k=self.top_k,
-            keep_top_k=param.keep_top_k,
-        )
-        return [detection_onnx.add_detections(onnx, settings, *bottoms[:3])]
+        return [detection_onnx.add_detections(onnx, self, *bottoms[:3])]
 
 
 def _order_by_box(sizes: Sequence[tuple[int, int]]) -> Int64:

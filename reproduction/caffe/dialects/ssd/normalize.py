@@ -59,10 +59,7 @@ class Normalize(Layer):
     """
 
     dialect = SSD
-    reads = frozenset(
-        f"norm_param.{name}"
-        for name in ("across_spatial", "scale_filler", "channel_shared", "eps", "add_eps_before_sqrt")
-    )
+    reads = frozenset(f"norm_param.{name}" for name in NormalizeParameter.fields)
     in_place_gradient = False
     keeps_coordinates = True
 

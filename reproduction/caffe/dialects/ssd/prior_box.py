@@ -124,7 +124,6 @@ class PriorBox(Layer):
         self.image_size = _pair(param, "img_size", "img_h", "img_w")
         self.step = _pair(param, "step", "step_h", "step_w")
         self.cell = list_cell_boxes(param)
-        self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top, ``(1, 2, H * W * P * 4)``."""

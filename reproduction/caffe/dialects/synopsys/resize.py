@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,18 +66,20 @@ class _Resize(Layer):
     that of the top, or, with ``align_corners``, the same of the sizes minus 1.
     """
 
-    modes: ClassVar[dict[str, dict[str, str]]]
+    modes: ClassVar[dict[str, tuple[str, str]]]
     formats: ClassVar[tuple[str, ...]]
+    message: Callable[[Message], Any]  # returns the layer's message
     top_is_free = True
 
-    def settings(self) -> Any:
-        """Return the layer's message."""
-        raise NotImplementedError(type(self).__name__)
+    @property
+    def param(self) -> Any:
+        """The layer's message."""
+        return self.message(self.layer_param)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the fields, and that the layer does not work in place."""
         refuse_in_place(self.layer_param)
-        param = self.settings()
+        param = self.param
         modes = [name for name in self.modes if name and getattr(param, name)]
         if len(modes) > 1:
             raise NetError("pixels can lie in one way only", got=modes, want="at most one of them")
@@ -87,7 +90,7 @@ class _Resize(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top."""
-        param, (bottom,) = self.settings(), bottoms
+        param, (bottom,) = self.param, bottoms
         if len(bottom) != 2 + len(self._names):
             raise NetError(f"the bottom must have the axes {param.data_format}", got=bottom)
         top = list(bottom)
@@ -116,7 +119,7 @@ class _Resize(Layer):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Resize and, for bottoms (N, H, W, C), Transpose before and after it."""
-        param = self.settings()
+        param = self.param
         (x,), last = bottoms, self._first == 1
         if last:
             x = onnx.node("Transpose", x, perm=[0, 3, 1, 2], step="channels_first")
@@ -130,7 +133,10 @@ class _Resize(Layer):
             size = onnx.node("Mul", size, scale, step=name)
             sizes.append(onnx.cast(onnx.node("Floor", size, step=name), np.int64, name))
         wanted = onnx.node("Concat", *sizes, axis=0, step="sizes")
-        attributes: dict[str, Any] = dict(self.modes[self._mode])
+        coordinates, rounding = self.modes[self._mode]
+        attributes: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": coordinates}
+        if rounding:
+            attributes |= {"mode": "nearest", "nearest_mode": rounding}
         resized = onnx.node("Resize", x, "", "", wanted, step="resized" if last else "", **attributes)
         return [onnx.node("Transpose", resized, perm=[0, 2, 3, 1]) if last else resized]
 
@@ -157,16 +163,13 @@ class ResizeBilinear(_Resize):
     dialect = SYNOPSYS
     reads = frozenset(f"resize_bilinear_param.{name}" for name in ResizeBilinearParameter.fields)
     formats = ("NHWC", "NCHW", "NCHWD")
-    modes: ClassVar[dict[str, dict[str, str]]] = {
-        "": {"mode": "linear", "coordinate_transformation_mode": "asymmetric"},
-        "align_corners": {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
-        "half_pixel_centers": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
-        "pytorch_half_pixel": {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
+    modes: ClassVar[dict[str, tuple[str, str]]] = {
+        "": ("asymmetric", ""),
+        "align_corners": ("align_corners", ""),
+        "half_pixel_centers": ("half_pixel", ""),
+        "pytorch_half_pixel": ("pytorch_half_pixel", ""),
     }
-
-    def settings(self) -> ResizeBilinearParameter:
-        """Return the layer's message."""
-        return BILINEAR.get(self.layer_param)
+    message = staticmethod(BILINEAR.get)
 
     def _locate(self, index: Float32, scale: np.float32) -> Float32:
         if "half_pixel" not in self._mode:
@@ -210,25 +213,14 @@ class ResizeNearestNeighbor(_Resize):
     dialect = SYNOPSYS
     reads = frozenset(f"resize_nearest_neighbor_param.{name}" for name in ResizeNearestNeighborParameter.fields)
     formats = ("NHWC", "NCHW")
-    modes: ClassVar[dict[str, dict[str, str]]] = {
-        "": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
-        "align_corners": {
-            "mode": "nearest",
-            "coordinate_transformation_mode": "align_corners",
-            "nearest_mode": "round_prefer_ceil",
-        },
+    modes: ClassVar[dict[str, tuple[str, str]]] = {
+        "": ("asymmetric", "floor"),
+        "align_corners": ("align_corners", "round_prefer_ceil"),
         # ONNX has no rounding for (i + 0.5) * scale alone, so this mode is (i + 0.5) * scale - 0.5, rounded up at 0.5.
-        "half_pixel_centers": {
-            "mode": "nearest",
-            "coordinate_transformation_mode": "half_pixel",
-            "nearest_mode": "round_prefer_ceil",
-        },
-        "half_pixel_onnx": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "floor"},
+        "half_pixel_centers": ("half_pixel", "round_prefer_ceil"),
+        "half_pixel_onnx": ("half_pixel", "floor"),
     }
-
-    def settings(self) -> ResizeNearestNeighborParameter:
-        """Return the layer's message."""
-        return NEAREST.get(self.layer_param)
+    message = staticmethod(NEAREST.get)
 
     def _locate(self, index: Float32, scale: np.float32) -> Float32:
         half = np.float32(0.5)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -71,9 +72,17 @@ class _YoloOutput(Layer):
     differentiable = ()
     sizes_vary = True
 
-    def settings(self) -> YoloDetectionOutputParameter | Yolov3DetectionOutputParameter:
-        """Return the layer's message."""
-        raise NotImplementedError
+    message: Callable[[Message], Any]  # returns the layer's message
+
+    @property
+    def param(self) -> Any:
+        """The layer's message."""
+        return self.message(self.layer_param)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check that the number of classes is set."""
+        if not self.param.has("num_classes"):
+            raise NetError("num_classes is missing")
 
     def predict(self, index: int, bottom: Float32) -> tuple[Float32, Float32, Int64]:
         """Return boxes, scores and classes that reach the threshold, in the order of the fork.
@@ -91,11 +100,11 @@ class _YoloOutput(Layer):
     @property
     def greatest_overlap(self) -> float:
         """The greatest overlap of two boxes that are kept: the number before ``nms_threshold``, at which a box goes."""
-        return _number_before(self.settings().nms_threshold)
+        return _number_before(self.param.nms_threshold)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Check the channels of the bottoms, and return the shape of the top for one detection."""
-        param = self.settings()
+        param = self.param
         want = param.num_box * (5 + param.num_classes)
         for bottom in bottoms:
             if len(bottom) != 4 or bottom[1] < want:
@@ -122,6 +131,13 @@ class _YoloOutput(Layer):
             rows = np.full((len(arrays[0]), 7), -1, np.float32)
             rows[:, 0] = np.arange(len(rows))
         return (torch.from_numpy(rows)[None, None].to(bottoms[0]),)
+
+    def add_detections(
+        self, onnx: OnnxLayer, grids: list[detections_onnx.Grid], threshold: float, *, is_softmax: bool
+    ) -> list[str]:
+        """Add the operators of the layer; see ``detections_onnx.add_detections``."""
+        classes, overlap = self.param.num_classes, self.greatest_overlap
+        return [detections_onnx.add_detections(onnx, grids, classes, threshold, overlap, is_softmax=is_softmax)]
 
 
 def compute_overlaps(first: Float32, second: Float32) -> Float32:
@@ -187,16 +203,12 @@ class YoloDetectionOutput(_YoloOutput):
     dialect = YOLO
     reads = frozenset(f"yolo_detection_output_param.{name}" for name in YoloDetectionOutputParameter.fields)
     bottoms = (1, 2)
-
-    def settings(self) -> YoloDetectionOutputParameter:
-        """Return the layer's message."""
-        return YOLO_DETECTION_OUTPUT.get(self.layer_param)
+    message = staticmethod(YOLO_DETECTION_OUTPUT.get)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the settings."""
-        param = self.settings()
-        if not param.has("num_classes"):
-            raise NetError("num_classes is missing")
+        super().setup(bottoms)
+        param = self.param
         if len(param.biases) < 2 * param.num_box:
             raise NetError("there must be two biases for each box", got=len(param.biases), want=2 * param.num_box)
 
@@ -205,13 +217,13 @@ class YoloDetectionOutput(_YoloOutput):
         for bottom in bottoms:
             if legacy_shape(bottom)[2] != legacy_shape(bottom)[3]:
                 raise NetError("a bottom is not square, which the fork requires", got=bottom, want="(N, C, S, S)")
-            if bottom[1] % self.settings().num_box:
+            if bottom[1] % self.param.num_box:
                 raise NetError("the channels must be a multiple of num_box", got=bottom)
         return super().shapes(bottoms)
 
     def predict(self, index: int, bottom: Float32) -> tuple[Float32, Float32, Int64]:
         """Return boxes, scores and classes of the cells that reach the threshold, row by row."""
-        param, side = self.settings(), bottom.shape[3]
+        param, side = self.param, bottom.shape[3]
         cells = bottom.reshape(len(bottom), param.num_box, -1, side, side).transpose(0, 3, 4, 1, 2)
         scores = cells[..., 5 : 5 + param.num_classes]
         powers = _exp(scores - scores.max(-1, keepdims=True))
@@ -227,15 +239,10 @@ class YoloDetectionOutput(_YoloOutput):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add decoding and the operator NonMaxSuppression."""
-        param = self.settings()
+        param = self.param
         anchors = np.array(param.biases, np.float32)[: 2 * param.num_box].reshape(-1, 2)
         grids = [detections_onnx.Grid(bottom, anchors, 1) for bottom in bottoms]
-        threshold = _number_before(param.confidence_threshold)
-        return [
-            detections_onnx.add_detections(
-                onnx, grids, param.num_classes, threshold, self.greatest_overlap, is_softmax=True
-            )
-        ]
+        return self.add_detections(onnx, grids, _number_before(param.confidence_threshold), is_softmax=True)
 
 
 @register
@@ -264,16 +271,12 @@ class Yolov3DetectionOutput(_YoloOutput):
 
     dialect = YOLO
     reads = frozenset(f"yolov3_detection_output_param.{name}" for name in Yolov3DetectionOutputParameter.fields)
-
-    def settings(self) -> Yolov3DetectionOutputParameter:
-        """Return the layer's message."""
-        return YOLOV3_DETECTION_OUTPUT.get(self.layer_param)
+    message = staticmethod(YOLOV3_DETECTION_OUTPUT.get)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the settings, and find the anchors of each bottom."""
-        param = self.settings()
-        if not param.has("num_classes"):
-            raise NetError("num_classes is missing")
+        super().setup(bottoms)
+        param = self.param
         if param.gaussian_box:
             raise NetError("gaussian_box is not supported", remedy="The fork's own code for it reads unset values.")
         if len(bottoms) != param.mask_group_num:
@@ -296,7 +299,7 @@ class Yolov3DetectionOutput(_YoloOutput):
 
     def predict(self, index: int, bottom: Float32) -> tuple[Float32, Float32, Int64]:
         """Return boxes, scores and classes of the cells that reach the threshold, row by row."""
-        param, (height, width) = self.settings(), bottom.shape[2:]
+        param, (height, width) = self.param, bottom.shape[2:]
         length = 5 + param.num_classes
         read = bottom[:, : param.num_box * length].reshape(len(bottom), param.num_box, length, height, width)
         cells = read.transpose(0, 3, 4, 1, 2)
@@ -311,14 +314,9 @@ class Yolov3DetectionOutput(_YoloOutput):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add decoding and the operator NonMaxSuppression."""
-        param = self.settings()
+        param = self.param
         grids = [
             detections_onnx.Grid(bottom, anchors, scale)
             for bottom, anchors, scale in zip(bottoms, self.anchors, param.anchors_scale, strict=False)
         ]
-        threshold = param.confidence_threshold
-        return [
-            detections_onnx.add_detections(
-                onnx, grids, param.num_classes, threshold, self.greatest_overlap, is_softmax=False
-            )
-        ]
+        return self.add_detections(onnx, grids, param.confidence_threshold, is_softmax=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -37,17 +38,14 @@ UPSAMPLE_DARKNET = LayerParameter.add_field("upsample_darknet_param", nested(209
 class _Repeat(Layer):
     """The base class of layers that repeat each pixel ``times`` times along rows and columns."""
 
-    field: ClassVar[str]  # the name of the field for ``times``, such as ``scale``
-
-    @property
-    def times(self) -> int:
-        """How often a pixel is repeated along each axis."""
-        raise NotImplementedError
+    message: Callable[[Message], Any]  # returns the layer's message
+    factor: ClassVar[str]  # the name of the only field of the message
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the number of repetitions."""
+        """Read the number of repetitions."""
+        self.times: int = getattr(self.message(self.layer_param), self.factor)
         if self.times < 1:
-            raise NetError(f"{self.field} must be positive", got=self.times)
+            raise NetError(f"{self.factor} must be positive", got=self.times)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top."""
@@ -63,17 +61,12 @@ class _Repeat(Layer):
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Resize, which repeats pixels if the scale is a whole number."""
         scales = onnx.constant(np.array([1, 1, self.times, self.times], np.float32), "scales")
-        return [
-            onnx.node(
-                "Resize",
-                *bottoms,
-                "",
-                scales,
-                mode="nearest",
-                nearest_mode="floor",
-                coordinate_transformation_mode="asymmetric",
-            )
-        ]
+        pixels: dict[str, Any] = {
+            "mode": "nearest",
+            "nearest_mode": "floor",
+            "coordinate_transformation_mode": "asymmetric",
+        }
+        return [onnx.node("Resize", *bottoms, "", scales, **pixels)]
 
 
 @register
@@ -94,12 +87,8 @@ class Upsample(_Repeat):
 
     dialect = YOLO
     reads = frozenset({"upsample_param.scale"})
-    field = "scale"
-
-    @property
-    def times(self) -> int:
-        """How often a pixel is repeated along each axis."""
-        return UPSAMPLE.get(self.layer_param).scale
+    message = staticmethod(UPSAMPLE.get)
+    factor = "scale"
 
 
 @register
@@ -118,9 +107,5 @@ class UpsampleDarknet(_Repeat):
 
     dialect = SYNOPSYS
     reads = frozenset({"upsample_darknet_param.stride"})
-    field = "stride"
-
-    @property
-    def times(self) -> int:
-        """How often a pixel is repeated along each axis."""
-        return UPSAMPLE_DARKNET.get(self.layer_param).stride
+    message = staticmethod(UPSAMPLE_DARKNET.get)
+    factor = "stride"
