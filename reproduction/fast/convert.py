@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 
 from torch import Tensor
@@ -11,9 +12,9 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import compiled_forms as forms
 from reproduction.caffe.net.net import Net
 from reproduction.fast.convolution import ConvolutionOp
-from reproduction.fast.deconvolution import factor_kernel
+from reproduction.fast.deconvolution import TorchDeconvolution, factor_kernel
 from reproduction.fast.kernels import ChannelNormalization, Concatenation
-from reproduction.fast.ops import AffineOp, CropOp, DeconvolutionOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
+from reproduction.fast.ops import AffineOp, CropOp, MaxPoolOp, Op, UpsamplingOp, WindowOp
 
 
 def convert_layers(net: Net, precision: str, converted: dict[str, Tensor]) -> tuple[list[Op], dict[str, str]]:
@@ -65,10 +66,10 @@ def _compile(op: Op, precision: str, converted: dict[str, Tensor], *, is_image: 
             )
         case forms.DeconvolutionForm(windows, group):
             weight, *biases = layer.blobs
+            bias = biases[0] if biases else None
             if factors := factor_kernel(weight, group):
-                how, bias = "two products of matrices", biases[0] if biases else None
-                return UpsamplingOp(*fields, how, windows=windows, factors=factors, bias=bias)
-            return DeconvolutionOp(*fields, form=op.form, windows=windows, group=group)
+                return UpsamplingOp(*fields, "two products of matrices", windows=windows, factors=factors, bias=bias)
+            return replace(op, kernel=TorchDeconvolution(weight, bias, windows, group))
         case forms.MaxPoolingForm(windows):
             if all(window.kernel >= window.stride for window in windows):
                 return MaxPoolOp(*fields, "max pooling", form=op.form, windows=windows)

@@ -7,7 +7,7 @@ top or of each bottom: a rectangle of pixels, which may extend into the padding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import reduce
 from operator import and_, or_
 
 import torch
@@ -17,7 +17,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
-from reproduction.fast.deconvolution import TorchDeconvolution, Upsampling
+from reproduction.fast.deconvolution import Upsampling
 from reproduction.fast.kernels import (
     Affine,
     Kernel,
@@ -40,6 +40,7 @@ class Op:
         tops: Versioned names of the blobs that it computes.
         form: What the layer computes, if ``fast`` can use that; otherwise None.
         how: How it is computed, in words for the table of ``explain.format_plan``.
+        kernel: The kernel for every region of the top; None means the layer's own forward.
         products_per_pixel: The number of multiplications per pixel of the top; 0 if they are not counted.
         computes_regions: Whether it can compute a region of its (only) top, rather than complete tops only.
         shrinks: Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top.
@@ -53,6 +54,7 @@ class Op:
     tops: tuple[str, ...]
     how: str = "as it is"
     form: CompiledForm | None = field(default=None, kw_only=True)
+    kernel: Kernel | None = field(default=None, kw_only=True)
     products_per_pixel: int = field(default=0, kw_only=True)
     computes_regions: bool = field(default=False, kw_only=True)
     shrinks: bool = field(default=False, init=False)
@@ -107,13 +109,14 @@ class Op:
         return 0, 0
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the kernel that computes a region of the top; for this class, the layer's own forward.
+        """Return the kernel that computes a region of the top; for this class, ``kernel`` or the layer's own forward.
 
         Args:
             bottoms: The regions of the bottoms that the kernel will receive.
             top: The region of the top to compute.
         """
-        return LayerForward(self.layer)
+        is_simple = isinstance(self.form, PointwiseForm) and (self.form.is_relu or self.form.is_sum)
+        return self.kernel or LayerForward(self.layer, is_recordable=is_simple)
 
     def describe(self, computed: Region) -> str:
         """Return in words how a region of the top is computed, such as "as it is" for the layer's own forward."""
@@ -128,11 +131,9 @@ class WindowOp(Op):
 
     Attributes:
         windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
-        kernel: The kernel for every region of the top; None means the layer's own forward.
     """
 
     windows: Windows = POINT
-    kernel: Kernel | None = None
     computes_regions: bool = True
 
     def __post_init__(self) -> None:
@@ -159,11 +160,6 @@ class WindowOp(Op):
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the pixels of each bottom that the windows read to compute the region ``top``."""
         return [top.read_by(self.windows)] * len(bottoms)
-
-    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the attribute ``kernel``, or else the layer's own forward; both compute any region of the top."""
-        is_simple = isinstance(self.form, PointwiseForm) and (self.form.is_relu or self.form.is_sum)
-        return self.kernel or LayerForward(self.layer, is_recordable=is_simple)
 
 
 def channel_factors(layers: Sequence[Layer], channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -260,28 +256,6 @@ class CropOp(Op):
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return a kernel that returns its bottom, which is already cut to the region of ``regions_read``."""
         return PassThrough()
-
-
-@dataclass(eq=False, kw_only=True)
-class DeconvolutionOp(Op):
-    """A Deconvolution layer.
-
-    Attributes:
-        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
-        group: The number of groups of channels.
-    """
-
-    windows: Windows
-    group: int
-
-    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the kernel that computes the complete top."""
-        return self._kernel
-
-    @cached_property
-    def _kernel(self) -> Kernel:
-        weight, *biases = self.layer.blobs
-        return TorchDeconvolution(weight, biases[0] if biases else None, self.windows, self.group)
 
 
 @dataclass(eq=False, kw_only=True)
