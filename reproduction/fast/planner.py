@@ -129,22 +129,19 @@ class Planner:
             return None
         shapes = {name: shape for name, shape in small.shapes.items() if name in self.inputs}
         key = (tuple(sorted(shapes.items())), tuple(blobs))
-        if key in self.zero_images and not self.steady:
-            self.zero_images.move_to_end(key)
-            return self.zero_images[key]
         regions = assign_regions(ops, small, blobs)
-        cost = count_products(ops, regions)
-        saved = count_products(ops, assign_regions(ops, facts, blobs))
-        if cost > (_PATIENCE if patient else 0.5) * saved:
-            return None
-        if key in self.zero_images:
-            self.zero_images.move_to_end(key)
-            return self.zero_images[key]
-        zeros = {name: torch.zeros(shape, device=self.device) for name, shape in shapes.items()}
-        values = self._execute(build_plan(ops, small, blobs, regions, {}), zeros)
-        self.zero_images[key] = {name: small.compress(values[name], name) for name in blobs}
-        if len(self.zero_images) > _ZERO_IMAGES:
-            self.zero_images.popitem(last=False)
+        if key not in self.zero_images or self.steady:
+            cost = count_products(ops, regions)
+            saved = count_products(ops, assign_regions(ops, facts, blobs))
+            if cost > (_PATIENCE if patient else 0.5) * saved:
+                return None
+        if key not in self.zero_images:
+            zeros = {name: torch.zeros(shape, device=self.device) for name, shape in shapes.items()}
+            values = self._execute(build_plan(ops, small, blobs, regions, {}), zeros)
+            self.zero_images[key] = {name: small.compress(values[name], name) for name in blobs}
+            if len(self.zero_images) > _ZERO_IMAGES:
+                self.zero_images.popitem(last=False)
+        self.zero_images.move_to_end(key)
         return self.zero_images[key]
 
     def _find_small_size(self, ops: list[Op], blobs: list[str], facts: BlobFacts) -> BlobFacts | None:
