@@ -58,7 +58,8 @@ class Experiment:
         trials: the nets to train and to score, by the label of their row; empty if nothing is trained.
         compute: a function that computes the rows if nothing is trained.
         columns: the figures to show.
-        printed: the rows of ``paper.ROWS``, as (edition, table, name), by the label of the row here.
+        printed: the table of ``paper.ROWS`` that has the rows: its edition, its name, and the names of the rows by
+            their labels here, where they differ. None if the paper prints none.
         printed_columns: the columns there, by the column here, where the names differ.
         claims: what the paper found.
     """
@@ -70,7 +71,7 @@ class Experiment:
     trials: Mapping[str, Trial] = field(default_factory=dict)
     compute: Callable[[Settings], list[Measured]] | None = None
     columns: tuple[str, ...] = METRICS
-    printed: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    printed: tuple[str, str, Mapping[str, str]] | None = None
     printed_columns: Mapping[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
 
@@ -89,7 +90,8 @@ class Experiment:
 
     def find_printed(self, label: str) -> PublishedRow | None:
         """Return the paper's row for a row of this experiment, or None."""
-        wanted = self.printed.get(label)
+        edition, table, names = self.printed or ("", "", {})
+        wanted = (edition, table, names.get(label, label))
         return next((row for row in paper.ROWS if (row.edition, row.table, row.name) == wanted), None)
 
 
@@ -145,6 +147,7 @@ _FINER = Variant("", partial(ablated_nets.add_skip, stride=4), iterations=_FEW)
 _FINEST = Variant("", partial(ablated_nets.add_skip, stride=2), iterations=_FEW, needs=(_FINER,))
 _FG, _BG = CueMask(foreground=True), CueMask(background=True)
 _SHAPE = CueMask(foreground=True, background=True)
+_ACCUMULATED, _ONLINE, _HEAVY = "accumulated (20 images, 0.9)", "online (1 image, 0.9)", "heavy (1 image, 0.99)"
 _REFERENCE = Variant("reference", change=_mask(), iterations=_FEW)
 _FG_ONLY = Variant("fg-only", change=_mask(_BG), iterations=_FEW)
 _BG_ONLY = Variant("bg-only", change=_mask(_FG), iterations=_FEW)
@@ -159,10 +162,7 @@ _LIST = (
             "score layer alone": Trial(FIXED),
             "all layers": Trial(_WHOLE),
         },
-        printed={
-            "score layer alone": (CVPR, "table 2", "FCN-32s-fixed"),
-            "all layers": (CVPR, "table 2", "FCN-32s"),
-        },
+        printed=(CVPR, "table 2", {"score layer alone": "FCN-32s-fixed", "all layers": "FCN-32s"}),
         claims=(Claim("score layer alone", "below", "all layers"),),
     ),
     Experiment(
@@ -174,10 +174,7 @@ _LIST = (
             "all layers": Trial(_WHOLE),
             **{f"pool{number}": Trial(variant) for number, variant in _POOLS.items()},
         },
-        printed={
-            "all layers": (PAMI, "VOC 2011 val", "FCN-32s"),
-            **{f"pool{number}": (PAMI, "VOC 2011 val", f"FCN-pool{number}") for number in _POOLS},
-        },
+        printed=(PAMI, "VOC 2011 val", {"all layers": "FCN-32s"} | {f"pool{n}": f"FCN-pool{n}" for n in _POOLS}),
         claims=_rise("pool3", "pool4", "pool5", "all layers")[::-1],
     ),
     Experiment(
@@ -227,16 +224,12 @@ _LIST = (
         differs="All see as many images, so that accumulation makes a twentieth of the updates; SGD at one rate. On"
         " Mini-VOC only the score layer starts from zeros, above the layers of mini-fcn32s, since SGD is slow there.",
         trials={
-            "accumulated (20 images, 0.9)": Trial(Variant("accum", change=_sgd(20, 0.9))),
-            "online (1 image, 0.9)": Trial(Variant("online", change=_sgd(1, 0.9))),
-            "heavy (1 image, 0.99)": Trial(Variant("heavy", change=_sgd(1, 0.99))),
+            _ACCUMULATED: Trial(Variant("accum", change=_sgd(20, 0.9))),
+            _ONLINE: Trial(Variant("online", change=_sgd(1, 0.9))),
+            _HEAVY: Trial(Variant("heavy", change=_sgd(1, 0.99))),
         },
-        printed={
-            "accumulated (20 images, 0.9)": (PAMI, "optimisation", "FCN-accum"),
-            "online (1 image, 0.9)": (PAMI, "optimisation", "FCN-online"),
-            "heavy (1 image, 0.99)": (PAMI, "optimisation", "FCN-heavy"),
-        },
-        claims=_rise("accumulated (20 images, 0.9)", "online (1 image, 0.9)", "heavy (1 image, 0.99)"),
+        printed=(PAMI, "optimisation", {_ACCUMULATED: "FCN-accum", _ONLINE: "FCN-online", _HEAVY: "FCN-heavy"}),
+        claims=_rise(_ACCUMULATED, _ONLINE, _HEAVY),
     ),
     Experiment(
         "patches",
@@ -294,10 +287,7 @@ _LIST = (
             "Shape": Trial(Variant("shape", change=_mask(_SHAPE), iterations=_FEW), _SHAPE),
         },
         columns=("object_iu",),
-        printed={
-            name: (PAMI, "mask cues", name)
-            for name in ("Reference", "Reference-FG", "Reference-BG", "FG-only", "BG-only", "Shape")
-        },
+        printed=(PAMI, "mask cues", {}),
         printed_columns={"object_iu": "mean_iu"},
         claims=(
             Claim("Reference-FG", "below", "Reference", "object_iu"),
@@ -317,7 +307,7 @@ _LIST = (
         " interpolates the shares of the classes.",
         compute=computations.bound_by_stride,
         columns=("nearest_iu", "bilinear_iu"),
-        printed={factor: (CVPR, "upper bounds", factor) for factor in ("128", "64", "32", "16", "8", "4")},
+        printed=(CVPR, "upper bounds", {}),
         printed_columns={"bilinear_iu": "mean_iu"},
         claims=_rise("128", "64", "32", "16", "8", "4", column="bilinear_iu"),
     ),
@@ -329,10 +319,7 @@ _LIST = (
         differs="CPU time of one thread, windows in batches of 10.",
         compute=computations.compare_windows,
         columns=("outputs", "products_millions", "products_an_output_millions", "forward_ms", "an_output_ms"),
-        printed={
-            "a window": (CVPR, "section 3.1", "classifier, 227 x 227"),
-            "the image": (CVPR, "section 3.1", "FCN, 500 x 500"),
-        },
+        printed=(CVPR, "section 3.1", {"a window": "classifier, 227 x 227", "the image": "FCN, 500 x 500"}),
         claims=(
             Claim("the image", "below", "a window", "products_an_output_millions"),
             Claim("the image", "below", "a window", "an_output_ms"),
