@@ -5,7 +5,7 @@ The whole manifest is checked when it is loaded; an error names the entry and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -222,28 +222,19 @@ class Manifest:
         """Return an entry, followed by those of files that serve as well, such as VOC 2012 for VOC 2011."""
         return [entry, *(self.entries[name] for name in entry.alternatives)]
 
-    def select(self, name: str, nets: Iterable[str] | None = None) -> list[Entry]:
+    def select(self, name: str) -> list[Entry]:
         """Return the entries of a set of files that are used together, such as ``voc``.
 
         Args:
             name: Name of the set.
-            nets: Names of nets, to include the weights of these only; they come before the other files. None for all
-                files.
 
         Raises:
-            DataError: If there is no such set, or a net is not in it.
+            DataError: If there is no such set.
         """
         if name not in self.sets:
             remedy = did_you_mean(name, self.sets) or f"There are {', '.join(self.sets)}."
             raise DataError(f"there is no set called {name!r}", path=self.path, remedy=remedy)
-        found = [self.entries[member] for member in self.sets[name]]
-        if nets is None:
-            return found
-        wanted = [self[net] for net in nets]
-        for entry in wanted:
-            if entry not in found or entry.kind is not EntryKind.CAFFEMODEL:
-                raise DataError(f"{entry.name} is not a net of the set {name!r}", path=self.path)
-        return wanted + [entry for entry in found if entry.kind is not EntryKind.CAFFEMODEL]
+        return [self.entries[member] for member in self.sets[name]]
 
 
 def read_manifest(path: StrPath) -> Manifest:
