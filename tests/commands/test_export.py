@@ -19,6 +19,7 @@ from reproduction.fcn.segment import card, export
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
 from tests.helpers import thin_nets
+from tests.helpers.cards import make_card
 from tests.helpers.paths import ROOT
 
 
@@ -29,9 +30,7 @@ def folder(tmp_path_factory):
     made.mkdir()
     prototxt.dump(thin_nets.deploy("voc-fcn32s", 64), made / "deploy.prototxt")
     thin_nets.write(made / "w.caffemodel", "voc-fcn32s", 64)
-    card.write_card(
-        card.custom_card("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.CARD_FILE
-    )
+    card.write_card(make_card("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.CARD_FILE)
     return made
 
 

@@ -11,6 +11,7 @@ from reproduction.fcn.scoring.score import METRICS
 from reproduction.fcn.segment import card
 from reproduction.report import training, training_history
 from tests.helpers import report_runs
+from tests.helpers.cards import make_card
 from tests.report.test_page import Cells
 
 CLASSES = ["background", "cat", "<dog>"]
@@ -92,9 +93,7 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
 def test_classes_have_the_colours_of_the_nets_card(tmp_path):
     folder = report_runs.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
     assert "background:#800000" in training.format_page([training_history.load_history(folder)])
-    card.write_card(
-        card.custom_card("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.CARD_FILE
-    )
+    card.write_card(make_card("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.CARD_FILE)
     text = training.format_page([training_history.load_history(folder)])
     assert "background:#010203" in text
     assert "background:#800000" not in text

@@ -17,7 +17,7 @@ from reproduction.caffe.errors import StrPath, cannot_read
 from reproduction.caffe.formats import files, hashes, json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
-from reproduction.fcn.datasets import NetRecord, voc
+from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.datasets.spec import CHANNEL_ORDERS, CHANNELS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
@@ -161,17 +161,18 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def published_card(record: NetRecord, **more: Any) -> Card:
-    """Return the model card of a published net or of a net of Mini-VOC.
+def published_card(record: NetRecord, colours: Sequence[tuple[int, int, int]] | None = None, **more: Any) -> Card:
+    """Return the model card of a published net, of a net of Mini-VOC, or of one that is trained on custom images.
 
     Args:
         record: the net.
-        more: values of other fields of ``Card``, such as ``licence`` and ``source``.
+        colours: the R, G, B values of each class; None selects VOC's colours.
+        more: values of other fields of ``Card``, such as ``side``, ``weights``, ``licence`` and ``source``.
     """
     return Card(
         record.name,
         card_inputs(record),
-        {head.label: card_labels(head.score, head.classes) for head in record.heads},
+        {head.label: card_labels(head.score, head.classes, colours) for head in record.heads},
         knows=record.dataset.knows,
         framing=record.framing,
         **more,
@@ -188,21 +189,6 @@ def card_inputs(record: NetRecord) -> dict[str, CardInput]:
         return {blob: _card_input(kind, record.dataset.means[kind]) for blob, kind in record.inputs.items()}
     scale = () if record.scale == 1 else (record.scale,)
     return {blob: CardInput("color", "grey", (record.grey_mean,), "float64", scale) for blob in record.inputs}
-
-
-def custom_card(
-    name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None, **more: Any
-) -> Card:
-    """Return the model card of a net that was trained on custom images: one colour input, one kind of labels.
-
-    Args:
-        name: the name of the net.
-        classes: the class names; the index is the label.
-        colours: the R, G, B values of each class; None selects VOC's colours.
-        more: values of other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
-    """
-    inputs = {"data": _card_input("color", voc.SPEC.means["color"])}
-    return Card(name, inputs, {"label": card_labels("score", classes, colours)}, **more)
 
 
 def add_source(card: Card, weights_path: StrPath) -> Card:

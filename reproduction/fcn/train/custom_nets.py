@@ -287,8 +287,7 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     if custom.colours is not None:
         colours = [colour for name, colour in custom.colours.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
-    about = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
-    net_card = replace(about, inputs=card.card_inputs(recipe.record), framing=recipe.record.framing)
+    net_card = card.published_card(recipe.record, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(net_files.build_deploy(recipe.record), model.parent / "deploy.prototxt")
     card.write_card(best_weights.keep_naming_best(net_card, model.parent), model.parent / card.CARD_FILE)

@@ -13,6 +13,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import mini_nets, published_nets
 from reproduction.fcn.segment import card
+from tests.helpers.cards import make_card
 
 NAMES = ("background", "cat")
 
@@ -49,15 +50,15 @@ def test_means_keep_their_precision():
 
 
 def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
-    about = card.custom_card("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
+    about = make_card("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
     card.write_card(about, tmp_path / card.CARD_FILE)
     assert card.load_card(tmp_path / card.CARD_FILE) == about
-    assert card.custom_card("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc_colours(2).tolist()))
+    assert make_card("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc_colours(2).tolist()))
     assert card.published_card(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == load_class_names("voc")
 
 
 def test_fields_that_earlier_versions_reject_are_only_written_where_they_matter():
-    about = card.custom_card("mine", NAMES)
+    about = make_card("mine", NAMES)
     text = card.format_card(about)
     assert not [name for name in ("scale", "size", "holds", "task", "knows") if f'"{name}"' in text]
     taken = replace(about.inputs["data"], order="grey", mean=(5.0,), scale=(0.5,), size=(28, 28))
@@ -89,7 +90,7 @@ def test_only_the_published_file_has_the_published_licence(tmp_path):
 
 
 def change(path, value):
-    document = json.loads(card.format_card(card.custom_card("mine", NAMES)))
+    document = json.loads(card.format_card(make_card("mine", NAMES)))
     part = document
     *folders, last = path.split("/")
     for folder in folders:

@@ -15,6 +15,7 @@ from reproduction.fcn.segment import batches, card
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
 from tests.helpers import thin_nets
+from tests.helpers.cards import make_card
 
 IMAGES = [seeded.synth_image(height, 41, seed) for seed, height in enumerate((45, 30, 45, 45, 30, 21))]
 
@@ -219,7 +220,7 @@ OWN = [(255, 0, 255), *[(0, number, 128) for number in range(1, 21)]]
 @pytest.fixture
 def own():
     names = ("<sky>", *map(str, range(1, 21)))
-    return Segmenter(card.custom_card("mine", names, OWN), thin_nets.net("voc-fcn8s", 32, 1))
+    return Segmenter(make_card("mine", names, OWN), thin_nets.net("voc-fcn8s", 32, 1))
 
 
 def test_a_result_is_drawn_and_saved_in_the_nets_colours(own, tmp_path):

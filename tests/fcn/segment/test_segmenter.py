@@ -15,6 +15,7 @@ from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter, find_card
 from tests.golden import seeded
 from tests.helpers import dataset_trees, thin_nets
+from tests.helpers.cards import make_card
 from tests.helpers.parity import relative
 
 IMAGE = seeded.synth_image(45, 61, 3)
@@ -151,7 +152,7 @@ def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
     assert said() == (f"{problem}; want card.json and deploy.prototxt, as fcn train writes them, or a net's name.")
     for name in ("voc-fcn32s", "voc-fcn16s"):
         (tmp_path / name).mkdir()
-        card.write_card(card.custom_card(name, ["a", "b"]), tmp_path / name / card.CARD_FILE)
+        card.write_card(make_card(name, ["a", "b"]), tmp_path / name / card.CARD_FILE)
     assert said() == f"{problem}; want DIR/voc-fcn16s or DIR/voc-fcn32s."
     (tmp_path / "a.caffemodel").write_bytes(b"")
     assert said(tmp_path / "a.caffemodel") == (
@@ -279,7 +280,7 @@ def test_the_folder_of_a_training_of_ones_own_is_loaded_as_it_is(tmp_path):
     names, colours = ("sky", *map(str, range(1, 21))), [(200, 3, 4), *[(9, 9, i) for i in range(20)]]
     prototxt.dump(thin_nets.deploy("voc-fcn8s"), tmp_path / "deploy.prototxt")
     thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s")
-    card.write_card(card.custom_card("mine", names, colours, weights="w.caffemodel"), tmp_path / card.CARD_FILE)
+    card.write_card(make_card("mine", names, colours, weights="w.caffemodel"), tmp_path / card.CARD_FILE)
     found = Segmenter.load(tmp_path)(IMAGE, scores=True)
     np.testing.assert_array_equal(found.scores, segmenter("voc-fcn8s")(IMAGE, scores=True).scores)
     assert found.classes == names

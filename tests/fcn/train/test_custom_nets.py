@@ -13,12 +13,12 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import datasets
 from reproduction.fcn.images import decode
 from reproduction.fcn.nets import mini_nets, net_files, registry
-from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.fcn.train import custom_nets, recipes, training
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from tests.helpers import annotated_folders
 from tests.helpers import custom_folders as folders
+from tests.helpers.cards import make_card
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
     notes = custom_nets.describe_changes([], known)
     assert notes[2].startswith("5 images are longer than 15 pixels, and are shrunk to that size")
-    about = card.custom_card("mine", folders.NAMES, side=15)
+    about = make_card("mine", folders.NAMES, side=15)
     net = Net(net_files.build_deploy(stage.record), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
