@@ -190,6 +190,13 @@ class Dataset(Sequence[Sample]):
         present = {folder: _names(folder) for folder in {path.parent for path in paths}}
         return [path for path in paths if path.name not in present[path.parent]]
 
+    def find_missing(self, limit: int | None = None) -> DataError | None:
+        """Return the error for files of the samples that do not exist, or None if there are all; see ``missing``."""
+        if not (paths := self.missing(limit)):
+            return None
+        problem, place = f"{len(paths)} files are missing, the first is {paths[0]}", f"{self.name} {self.split}"
+        return DataError(problem, path=place, remedy="Extract the data set again.")
+
     def overlap(self) -> list[str] | None:
         """Return the ids of this split that the published nets were trained on, or None if that is not known."""
         trained = self.training_ids()

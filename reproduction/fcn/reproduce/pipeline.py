@@ -101,8 +101,8 @@ def open_complete_dataset(record: NetRecord, root: Path, drawing: Progress | Non
         root.mkdir(parents=True, exist_ok=True)
         draw(root, drawing)
     dataset = registry.open_test_split(record, root)
-    if missing := dataset.missing():
-        raise DataError(f"{len(missing)} files are missing, the first is {missing[0]}", path=dataset.tree)
+    if problem := dataset.find_missing():
+        raise problem
     return dataset
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -98,7 +98,8 @@ def evaluate(
     share, classes = ranks.share(total), {top: len(names) for top, names in dataset.label_classes.items()}
     path = _state_path(state, ranks)
     name = fingerprint(net, dataset, weights_sha256) if path else ""
-    with _lock(out_dir, path, ranks), _StateFile(path, name, ranks) as run:
+    run = _StateFile(path, name, ranks)
+    with _lock(out_dir, path, ranks):
         done = run.load(dataset, share)
         folders = _make_folders(dataset, out_dir, [image.id for image in done])
         report, listen = progress or _ignore, predicted or _ignore
@@ -188,13 +189,8 @@ def _check(dataset: Dataset, total: int, force: bool) -> None:
             path=where,
             remedy="Score another split (seg11valid for VOC), or force it if the net was trained on others.",
         )
-    missing = dataset.missing(total)
-    if missing:
-        raise DataError(
-            f"{len(missing)} files are missing, the first is {missing[0]}",
-            path=where,
-            remedy="Extract the data set again.",
-        )
+    if problem := dataset.find_missing(total):
+        raise problem
 
 
 def _make_folders(dataset: Dataset, out_dir: StrPath | None, ids: Sequence[str]) -> dict[str, Path]:
@@ -282,29 +278,14 @@ class _StateFile:
 
     def __init__(self, path: Path | None, run: str, ranks: Ranks):
         self.path, self.run = path, run if ranks.size == 1 else f"{run} {_part(ranks)}"
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
 
     def append(self, image: ImageResult) -> None:
         """Append a result; it is on disk in whole, or is cut off when the file is loaded again."""
         if self.path is None:
             return
-        if self._file is None:
-            self._file = self.path.open("ab")
-            if not self._file.tell():
-                self._write({"format": _FORMAT, "run": self.run})
-        self._write(asdict(image))
-
-    def _write(self, value: object) -> None:
-        assert self._file is not None
-        self._file.write(json_file.dumps(value).encode() + b"\n")
-        self._file.flush()
+        with self.path.open("ab") as file:
+            header = [] if file.tell() else [{"format": _FORMAT, "run": self.run}]
+            file.writelines(json_file.dumps(record).encode() + b"\n" for record in (*header, asdict(image)))
 
     def load(self, dataset: Dataset, share: range) -> list[ImageResult]:
         """Return the results of an earlier run of this process; remove a line that was not written completely.

@@ -12,7 +12,7 @@ import numpy as np
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.caffe.typing import Integer
 from reproduction.fcn.datasets import VOID
-from reproduction.fcn.scoring.score import Confusion, Scores, compute_scores, confusion_matrix
+from reproduction.fcn.scoring.score import Confusion, Scores, compute_scores, confusion_matrix, merge
 
 _Count = Annotated[int, at_least(0)]
 
@@ -95,14 +95,8 @@ class Evaluation:
         Raises:
             DataError: If no pixel has a class.
         """
-        scores = {}
-        for top, number in classes.items():
-            total = np.zeros((number, number), np.int64)
-            for image in images:
-                for truth, prediction, pixels in image.counts[top]:
-                    total[truth, prediction] += pixels
-            scores[top] = compute_scores(total)
-        return cls(images, scores)
+        totals = {top: merge(image.confusion(top, number) for image in images) for top, number in classes.items()}
+        return cls(images, {top: compute_scores(total) for top, total in totals.items()})
 
     @property
     def seconds_per_image(self) -> float:

@@ -96,10 +96,13 @@ def merge(confusions: Iterable[Confusion]) -> Confusion:
     Raises:
         DataError: If there are none, or their sizes differ.
     """
-    parts = list(confusions)
-    if len({part.shape for part in parts}) != 1:
-        raise DataError("confusions of one size are needed", got=[part.shape for part in parts])
-    total: Confusion = np.sum(parts, axis=0, dtype=np.int64)
+    total: Confusion | None = None
+    for part in confusions:
+        if total is not None and part.shape != total.shape:
+            raise DataError("confusions of one size are needed", got=[total.shape, part.shape])
+        total = part.astype(np.int64) if total is None else total + part
+    if total is None:
+        raise DataError("confusions of one size are needed", got=[])
     return total
 
 

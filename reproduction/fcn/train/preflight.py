@@ -125,9 +125,8 @@ def check_dataset(dataset: Dataset, losses: Sequence[Loss], *, every: bool = Fal
         each kind of labels in which fewer than two classes occur.
     """
     where = f"{dataset.name} {dataset.split}"
-    if missing := dataset.missing():
-        problem = f"{len(missing)} files are missing, the first is {missing[0]}"
-        return [DataError(problem, path=where, remedy="Extract the data set again.")]
+    if problem := dataset.find_missing():
+        return [problem]
     for loss in losses:
         names = dataset.label_classes.get(loss.label)
         if names is not None and len(names) != loss.classes:
