@@ -116,7 +116,7 @@ def extract(
     *,
     holding: Sequence[str] = (),
     limits: ArchiveLimits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
     """Unpack an archive into ``folder``.
 
@@ -162,7 +162,7 @@ def extract(
     return target
 
 
-def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
+def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, progress: Progress) -> None:
     size = os.fstat(raw.fileno()).st_size
     free = shutil.disk_usage(staging).free
     if free < size:
@@ -199,8 +199,7 @@ def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, pr
                             want=f"at most {ceiling:,} from {size:,}",
                         )
                     out.write(block)
-                    if progress:
-                        progress(raw.tell(), size)
+                    progress(raw.tell(), size)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise DataError("a member occurs twice", path=path, got=repr(member.name), remedy=_FETCH_AGAIN) from None
     except DataError as error:
@@ -213,8 +212,7 @@ def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, pr
         if error.errno not in (errno.EINVAL, None):
             raise
         raise _damaged_error(path, error) from None
-    if progress:
-        progress(size, size)
+    progress(size, size)
 
 
 _FETCH_AGAIN = "Delete it and fetch it again; if that does not help, do not trust its source."

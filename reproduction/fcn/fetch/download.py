@@ -49,7 +49,7 @@ def fetch_entry(
     *,
     alternatives: Sequence[Entry] = (),
     mirror: str | None = None,
-    progress: Callable[[str], Progress] | None = None,
+    progress: Callable[[str], Progress] = lambda what: lambda done, total: None,
     note: Callable[[str], object] = lambda _: None,
     keep_archive: bool = True,
     patience: RetryPolicy | None = None,
@@ -109,7 +109,7 @@ class _Fetcher:
 
     roots: FileRoots
     mirror: str | None
-    progress: Callable[[str], Progress] | None
+    progress: Callable[[str], Progress]
     note: Callable[[str], object]
     keep_archive: bool
     patience: RetryPolicy
@@ -127,7 +127,7 @@ class _Fetcher:
             if local_files.is_present(entry, self.roots):  # unpacked by another process in the meantime
                 return FetchedEntry(entry, folder, "present", "")
             path, checked = self.fetch_checked(entry)
-            bar = self.progress(f"unpacking {path.name}") if self.progress else None
+            bar = self.progress(f"unpacking {path.name}")
             archives.extract(path, folder, holding=entry.archive.holds, progress=bar)
             if not self.keep_archive:
                 path.unlink()
@@ -137,12 +137,12 @@ class _Fetcher:
         """Return the path of a file, fetched unless it exists, and what it was checked against."""
         target = self.roots.file_path(entry)
         if target.exists():
-            bar = self.progress(f"checking {target.name}") if self.progress else None
+            bar = self.progress(f"checking {target.name}")
             return target, _record_hash(entry, target, local_files.check_file(entry, target, progress=bar))
         if not entry.hashes:  # raise for an invalid record before the download, not after it
             local_files.read_recorded_hash(local_files.record_path(target))
         files.make_folder(target.parent)
-        bar = self.progress(target.name) if self.progress else None
+        bar = self.progress(target.name)
         problems = []
         with PartialFile(target, entry) as part:
             if target.exists():  # fetched by another process in the meantime
@@ -160,7 +160,7 @@ class _Fetcher:
 
 
 def _fetch_from(
-    source: str | Path, part: PartialFile, progress: Progress | None, patience: RetryPolicy, *, is_last: bool
+    source: str | Path, part: PartialFile, progress: Progress, patience: RetryPolicy, *, is_last: bool
 ) -> FileCheck:
     """Fetch the whole file from one source, check it and move it into place; return what it was checked against."""
     for resumed in (part.size() > 0, False):

@@ -64,7 +64,7 @@ class TransferError(Exception):
         self.is_silent = is_silent
 
 
-def copy_file(source: Path, part: PartialFile, progress: Progress | None) -> None:
+def copy_file(source: Path, part: PartialFile, progress: Progress) -> None:
     """Copy a file from a folder into a partial file.
 
     Args:
@@ -85,11 +85,10 @@ def copy_file(source: Path, part: PartialFile, progress: Progress | None) -> Non
         part.need(total)
         while block := file.read(_CHUNK_BYTES):
             part.write(block, total)
-            if progress:
-                progress(part.size(), total)
+            progress(part.size(), total)
 
 
-def download(url: str, part: PartialFile, progress: Progress | None, patience: RetryPolicy, is_last: bool) -> None:
+def download(url: str, part: PartialFile, progress: Progress, patience: RetryPolicy, is_last: bool) -> None:
     """Download a file from a URL into a partial file, in as many attempts as ``patience`` allows.
 
     An interrupted download is resumed where it stopped, if the server supports that. A server that sends nothing at all
@@ -116,7 +115,7 @@ def download(url: str, part: PartialFile, progress: Progress | None, patience: R
             patience.sleep(patience.delay_s * 2 ** (failures - 1))
 
 
-def _download_once(url: str, part: PartialFile, progress: Progress | None, timeout_s: float) -> None:
+def _download_once(url: str, part: PartialFile, progress: Progress, timeout_s: float) -> None:
     entry, have = part.entry, part.size()
     if have and have == entry.size_bytes:
         return
@@ -135,8 +134,7 @@ def _download_once(url: str, part: PartialFile, progress: Progress | None, timeo
                 part.clear()
                 raise SourceError(f"it sends more than {total or entry.max_bytes:,} bytes")
             part.write(block, total)
-            if progress:
-                progress(part.size(), total)
+            progress(part.size(), total)
 
 
 def open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:

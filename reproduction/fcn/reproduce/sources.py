@@ -37,8 +37,8 @@ class Callbacks:
         images: called for each image that was scored, with images done, images in all, and seconds since the start.
     """
 
-    bytes: Callable[[str], Progress] | None = None
-    pictures: Callable[[str], Progress] | None = None
+    bytes: Callable[[str], Progress] = lambda what: lambda done, total: None
+    pictures: Callable[[str], Progress] = lambda what: lambda done, total: None
     note: Callable[[str], object] = lambda _: None
     images: TimedProgress | None = None
 
@@ -168,13 +168,12 @@ class DrawnSource:
         """
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
-        bar = callbacks.pictures("drawing") if callbacks.pictures else None
+        bar = callbacks.pictures("drawing")
 
         def progress(done: int, total: int | None) -> None:
             nonlocal drawn
             drawn = True
-            if bar:
-                bar(done, total)
+            bar(done, total)
 
         place = self.draw(roots.data, progress)
         if drawn:

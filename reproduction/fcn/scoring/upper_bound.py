@@ -83,7 +83,7 @@ def compute_upper_bounds(
     *,
     factors: Iterable[int] = FACTORS,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Mapping[str, Mapping[int, Scores]]:
     """Compute upper bounds: the scores of a data set's own labels as predictions, after resampling them at each stride.
 
@@ -109,8 +109,7 @@ def compute_upper_bounds(
             filled = fill_void(labels)
             for way, factor in counts:
                 counts[way, factor] += score.confusion_matrix(labels, coarsen(filled, factor, way), len(names))
-        if progress:
-            progress(number, len(ids))
+        progress(number, len(ids))
     try:
         return {way: {factor: score.compute_scores(counts[way, factor]) for factor in factors} for way in METHODS}
     except DataError as error:
