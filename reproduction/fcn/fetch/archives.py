@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, StrPath
@@ -236,21 +236,13 @@ def _members(raw: IO[bytes], limits: ArchiveLimits) -> Iterator[_Member]:
         yield from _tar_members(raw, limits)
 
 
-class _Readable(Protocol):
-    """The methods that are needed of a plain file and of a gzip file."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
-
-
 class _Bounded:
     """A tar file in which headers may read only a limited number of bytes.
 
     tarfile reads a long name or a pax header at once, however large the archive claims it to be.
     """
 
-    def __init__(self, file: _Readable, budget: int):
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, budget: int):
         self.file = file
         self.budget = budget
         self.left: int | None = budget
@@ -271,7 +263,7 @@ class _Bounded:
         return self.file.tell()
 
 
-def _tar_members(plain: _Readable, limits: ArchiveLimits) -> Iterator[_Member]:
+def _tar_members(plain: IO[bytes] | gzip.GzipFile, limits: ArchiveLimits) -> Iterator[_Member]:
     file = _Bounded(plain, limits.header_bytes)
     with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
         info = tar.next()

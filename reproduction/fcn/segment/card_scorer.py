@@ -15,7 +15,6 @@ from reproduction.fcn.datasets import SPECS, Dataset
 from reproduction.fcn.scoring.evaluate import Scorer
 from reproduction.fcn.segment import preprocess
 from reproduction.fcn.segment.card import Card
-from reproduction.fcn.segment.net_labels import labels_of
 
 
 class CardScorer:
@@ -54,7 +53,11 @@ class CardScorer:
         scores = self.card.framing.crop_scores(scores, blob.shape[2:])
         size = (x.shape[2], x.shape[3])
         if told.holds == "labels":
-            scores = F.one_hot(labels_of(scores, told, size).long(), len(told.classes)).permute(2, 0, 1)[None].float()
+            scores = (
+                F.one_hot(preprocess.labels_of(scores, told, size).long(), len(told.classes))
+                .permute(2, 0, 1)[None]
+                .float()
+            )
         elif tuple(scores.shape[2:]) != size:
             scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
         return dict.fromkeys(blobs or [told.score], scores)

@@ -27,7 +27,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import registry
 from reproduction.fcn.scoring.evaluate import Scorer
-from reproduction.fcn.segment import any_net, batches, net_labels, preprocess, read_images
+from reproduction.fcn.segment import any_net, batches, preprocess, read_images
 from reproduction.fcn.segment.any_net import NetOptions
 from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, load_card, published_card
 from reproduction.fcn.segment.read_images import Picture, Pictures
@@ -354,7 +354,7 @@ class Segmenter:
     def _segmentation(self, top: str, score_map: Tensor, read: SegmenterInput, *, scores: bool) -> Segmentation:
         told = self.card.labels[top]
         if told.holds == "labels":
-            labels = net_labels.labels_of(score_map, told, read.size)
+            labels = preprocess.labels_of(score_map, told, read.size)
         else:
             if tuple(score_map.shape[2:]) != read.size:  # the image was resized, or the net shrinks it
                 score_map = F.interpolate(score_map, read.size, mode="bilinear", align_corners=False)

@@ -56,7 +56,7 @@ def verify_file(
     net_param = registry.load_net(net_name)
     net = Net(net_param)
     entries = manifest.with_alternatives(manifest.entries[net_name]) if net_name in manifest.entries else []
-    known = _find_hashes(path, entries, hashing)
+    known = hashes.compute_hashes(path, sorted({"sha256"}.union(*(entry.hashes for entry in entries))), hashing)
     identity, origin = check_hash(found, entries, known, recorded.get(net_name))
     parameters, is_complete = verify_parameters.copy_parameters(net, found)
     checks = [identity, check_size(found, net, entries), parameters]
@@ -134,11 +134,6 @@ def check_size(found: Weights, net: Net, entries: list[Entry]) -> WeightsCheck:
         return passed_if(size == exact, "size", f"{size:,} bytes", f"{exact:,}")
     want = f"{payload:,} for the parameters, and up to {SLACK_BYTES:,} for their names and shapes"
     return passed_if(payload <= size <= payload + SLACK_BYTES, "size", f"{size:,} bytes", want)
-
-
-def _find_hashes(path: StrPath, entries: list[Entry], progress: Progress | None) -> dict[str, str]:
-    kinds = {"sha256"}.union(*(entry.hashes for entry in entries))
-    return hashes.compute_hashes(path, sorted(kinds), progress)
 
 
 def _check_values(net: Net, record: NetRecord) -> list[WeightsCheck]:

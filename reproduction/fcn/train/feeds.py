@@ -7,9 +7,8 @@ same images as an uninterrupted run in one process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.formats import hashes
@@ -21,24 +20,6 @@ from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.train.image_list import ImageList
 from reproduction.fcn.train.sample_changes import SampleChange
-
-
-class Feed(Protocol):
-    """A function that loads a net's inputs for a draw number: 0 for a training's first forward pass, then 1, 2 ..."""
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """The shapes of the inputs by blob name, as ``Net(inputs=...)`` takes them."""
-
-    def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Load the inputs of forward pass ``draw``, arrays by blob name; draw numbers start at 0 and have no end."""
-
-    @property
-    def description(self) -> str:
-        """A description of the data for the run's settings: it changes if the list of images, or its order, does."""
-
-    def images(self, draw: int) -> list[str]:
-        """Return the names of the images that forward pass number ``draw`` loads."""
 
 
 class DatasetFeed:
@@ -104,6 +85,12 @@ class DatasetFeed:
         while len(self._drawn) <= draw:
             self._drawn.append(next(self._order))
         return self._drawn[draw]
+
+
+#: What loads the inputs of a net for a forward pass by its number, the "draw": 0 for the first of a training, then 1,
+#: 2 and so on. Its ``shapes`` are those that ``Net(inputs=...)`` takes; its ``description`` changes if the list of images, or
+#: their order, does.
+Feed = DatasetFeed | ImageList
 
 
 def open_feed(

@@ -33,7 +33,7 @@ from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.train import best_weights, feeds, initial_weights, log_file, preflight, recipes, run_folder
 from reproduction.fcn.train.best_weights import BestWeights
-from reproduction.fcn.train.feeds import DatasetFeed, Feed
+from reproduction.fcn.train.feeds import Feed
 from reproduction.fcn.train.image_list import ImageList
 from reproduction.fcn.train.log_file import LOG_FILE, Resume, Start, TrainingLog, Validation, format_now
 from reproduction.fcn.train.losses import Meter, find_losses
@@ -268,7 +268,6 @@ class _Training:
         problems = preflight.check_learning_rate(losses, self.solver.param)
         if isinstance(self.feed, ImageList):
             return [*problems, *(error for loss in losses for error in preflight.check_image_list(self.feed, loss))]
-        assert isinstance(self.feed, DatasetFeed)
         dataset, check_all = self.feed.dataset, self.options.check_all
         if check_all:
             self.callbacks.note(f"{self.recipe.name}: checking all {len(dataset)} images and labels")

@@ -50,8 +50,9 @@ def mirrored(*urls):
 
 def fetch_file(item, root, *, progress=None, **options):
     """Fetch an entry below one folder; return its path."""
-    bar = (lambda _: progress) if progress else None
-    return fetch_entry(item, FileRoots(root, root), progress=bar, **options).path
+    if progress:
+        options["progress"] = lambda what: progress
+    return fetch_entry(item, FileRoots(root, root), **options).path
 
 
 @pytest.fixture

@@ -81,9 +81,5 @@ def find(place: Path) -> FolderFiles | None:
 
 def _list_cities(place: Path, splits: tuple[str, ...]) -> list[Path]:
     """Return the images in the folders of a split, and in the folders of cities in them."""
-    folders = named_folders(place, splits)
-    return [path for folder in folders for path in (*list_paths(folder), *_below_cities(folder))]
-
-
-def _below_cities(folder: Path) -> list[Path]:
-    return [path for city in sorted(folder.iterdir()) if city.is_dir() for path in list_paths(city)]
+    folders = [(split, *sorted(filter(Path.is_dir, split.iterdir()))) for split in named_folders(place, splits)]
+    return [path for inside in folders for folder in inside for path in list_paths(folder)]

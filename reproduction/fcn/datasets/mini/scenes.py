@@ -61,7 +61,7 @@ def draw_scene(
     """
     angle = rng.uniform(0, 2 * math.pi)
     light = math.cos(angle), math.sin(angle)
-    picture = _ground(rng, height, width)
+    picture = GROUNDS[rng.randint(len(GROUNDS))](rng, height, width)
     labels = np.zeros((height, width), np.uint8)
     void = np.zeros((height, width), bool)
     taken: list[tuple[int, int]] = []
@@ -180,11 +180,6 @@ def _between(size: int, cell: float) -> tuple[npt.NDArray[np.intp], Float64]:
     return first, share * share * (3 - 2 * share)
 
 
-def _ground(rng: Random, height: int, width: int) -> Float64:
-    """Draw a random background, (3, H, W)."""
-    return GROUNDS[rng.randint(len(GROUNDS))](rng, height, width)
-
-
 def _meadow(rng: Random, height: int, width: int) -> Float64:
     blades = noise(rng, height, width, (9, 3), 2) + 0.5 * noise(rng, height, width, (40, 40), 2)
     dark, light = hue(rng, 0.28, 0.06, (0.4, 0.7), (0.15, 0.3)), hue(rng, 0.24, 0.06, (0.4, 0.7), (0.45, 0.7))
@@ -259,4 +254,5 @@ def _cloth(rng: Random, height: int, width: int) -> Float64:
     return mix(0.5 + 0.25 * (bands[0] + bands[1]), one, other) * (1 + weave)
 
 
+#: The functions that draw a background, (3, H, W).
 GROUNDS: tuple[Callable[[Random, int, int], Float64], ...] = (_meadow, _sky, _sand, _water, _bricks, _planks, _cloth)
