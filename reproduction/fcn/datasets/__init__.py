@@ -13,12 +13,13 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
+from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import (
     VOID,
     Dataset,
     Sample,
+    check_param,
     check_sample,
     check_text,
     draw_order,
@@ -180,19 +181,15 @@ def _parse_params(text: str) -> dict[str, Any]:
     return params
 
 
-def _check_flag(value: object) -> bool:
-    if value not in (True, False):
-        raise DataError("'randomize' is not True or False", got=safe_repr(value)[:80])
-    return bool(value)
+def _check_flag(value: bool) -> bool:
+    return bool(check_param(value, value in (True, False), "'randomize' is not True or False"))
 
 
-def _check_pixels(value: object) -> int:
-    if type(value) is int and 0 < value <= framing.WIDEST:
-        return value
-    raise DataError("the frame is not a number of pixels", got=safe_repr(value)[:80], want=f"1 to {framing.WIDEST}")
+def _check_pixels(value: int) -> int:
+    is_valid = type(value) is int and 0 < value <= framing.WIDEST
+    return check_param(value, is_valid, "the frame is not a number of pixels", f"1 to {framing.WIDEST}")
 
 
-def _check_seed(value: object) -> int | None:
-    if value is not None and not (isinstance(value, int) and abs(value) < 1 << 64):
-        raise DataError("the seed is not a whole number", got=safe_repr(value)[:80])
-    return value
+def _check_seed(value: int | None) -> int | None:
+    is_valid = value is None or (isinstance(value, int) and abs(value) < 1 << 64)
+    return check_param(value, is_valid, "the seed is not a whole number")

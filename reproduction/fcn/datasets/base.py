@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from reproduction.fcn.datasets import layouts
 from reproduction.fcn.datasets.layouts import FolderLayout
 from reproduction.fcn.images.framing import NO_FRAME, Framing
 
+T = TypeVar("T")
 Sample = dict[str, Array]
 Tops = Mapping[str, str]
 
@@ -269,15 +270,31 @@ def draw_order(n: int, seed: int | None = SEED) -> Iterator[int]:
         yield int(generator.random() * n)
 
 
-def check_text(value: object) -> str:
+def check_param(value: T, is_valid: bool, problem: str, want: str | None = None) -> T:
+    """Return a value of a data layer's ``param_str`` if it is valid, else raise.
+
+    Args:
+        value: The value.
+        is_valid: Whether it is valid.
+        problem: What is wrong if it is not.
+        want: What is valid; None to leave that out.
+
+    Raises:
+        DataError: If it is not valid.
+    """
+    if not is_valid:
+        raise DataError(problem, got=safe_repr(value)[:80], want=want)
+    return value
+
+
+def check_text(value: str) -> str:
     """Return a value of a data layer's ``param_str`` if it is a string that can be a name or path, else raise.
 
     Raises:
         DataError: If it is not a string, or cannot be a path.
     """
-    if not isinstance(value, str) or "\0" in value or not files.is_utf8(value):
-        raise DataError("param_str has a value that is not a string", got=safe_repr(value)[:80])
-    return value
+    is_path = isinstance(value, str) and "\0" not in value and files.is_utf8(value)
+    return check_param(value, is_path, "param_str has a value that is not a string")
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _CLASSES = {"label": load_class_names("nyud")}
 _LAYOUT = FolderLayout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation"))
 
 
-def _check_kinds(kinds: object) -> list[str] | str:
+def _check_kinds(kinds: Any) -> list[str] | str:
     return list(map(check_text, kinds)) if isinstance(kinds, list | tuple) else check_text(kinds)
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath, safe_repr
+from reproduction.caffe.errors import StrPath
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import VOID, PublishedDataset, Tops, load_class_names
+from reproduction.fcn.datasets.base import VOID, PublishedDataset, Tops, check_param, load_class_names
 from reproduction.fcn.datasets.custom.color_labels import Reading, check_palette_param
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.datasets.layouts import FolderLayout
@@ -53,19 +53,15 @@ _SBD = FolderLayout(
 )
 
 
-def check_mean(mean: object) -> tuple[float, float, float]:
+def check_mean(mean: Sequence[float]) -> tuple[float, ...]:
     """Return the ``mean`` in a data layer's ``param_str`` as three floats if it is valid, else raise.
 
     Raises:
         DataError: If it is not a list or tuple of three numbers below 1e6 in magnitude.
     """
-    if (
-        isinstance(mean, list | tuple)
-        and len(mean) == 3
-        and all(isinstance(value, int | float) and abs(value) < 1e6 for value in mean)
-    ):
-        return float(mean[0]), float(mean[1]), float(mean[2])
-    raise DataError("'mean' is not three numbers", got=safe_repr(mean)[:80])
+    is_valid = isinstance(mean, list | tuple) and len(mean) == 3
+    is_valid = is_valid and all(isinstance(value, int | float) and abs(value) < 1e6 for value in mean)
+    return tuple(map(float, check_param(mean, is_valid, "'mean' is not three numbers")))
 
 
 class _VOCClasses(PublishedDataset):

@@ -14,10 +14,10 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath, join_first, safe_repr
+from reproduction.caffe.errors import DataError, StrPath, join_first
 from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import UInt8, UInt32
-from reproduction.fcn.datasets.base import VOID
+from reproduction.fcn.datasets.base import VOID, check_param
 from reproduction.fcn.images import palette
 
 RGB = tuple[int, int, int]
@@ -228,27 +228,21 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and files.is_utf8(name)
 
 
-def check_palette_param(colours: object) -> Reading:
+def check_palette_param(colours: Reading) -> Reading:
     """Return the ``palette`` in a data layer's ``param_str`` if it is valid, else raise.
 
     Raises:
         DataError: If it is not None, ``"indices"``, or a dict from names to tuples of three integers from 0 to 255.
     """
-    if colours is None:
-        return None
-    if colours == INDICES:
-        return INDICES
-    if isinstance(colours, dict) and all(
+    is_table = isinstance(colours, dict) and all(
         is_name(name)
         and isinstance(rgb, tuple)
         and len(rgb) == 3
         and all(type(value) is int and 0 <= value < 256 for value in rgb)
         for name, rgb in colours.items()
-    ):
-        return colours
-    raise DataError(
-        "'palette' is not a table of colours", got=safe_repr(colours)[:80], want="{'sky': (0, 0, 255), ...}"
     )
+    is_valid = colours is None or colours == INDICES or is_table
+    return check_param(colours, is_valid, "'palette' is not a table of colours", "{'sky': (0, 0, 255), ...}")
 
 
 def _packed(rgb: UInt8) -> UInt32:

@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath, safe_repr
+from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import voc
-from reproduction.fcn.datasets.base import VOID, Dataset, Tops
+from reproduction.fcn.datasets.base import VOID, Dataset, Tops, check_param
 from reproduction.fcn.datasets.custom import class_files, color_labels, find_files
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
 from reproduction.fcn.datasets.custom.folder_files import FolderFiles
@@ -92,39 +92,34 @@ def choose_colours(files: FolderFiles, names: Sequence[str], reading: Reading) -
     return files.colours if files.colours and tuple(files.colours) == tuple(names) else None
 
 
-def check_classes_param(names: object) -> tuple[str, ...]:
+def check_classes_param(names: Sequence[str]) -> tuple[str, ...]:
     """Return the ``classes`` in a data layer's ``param_str`` as a tuple if they are valid, else raise.
 
     Raises:
         DataError: If it is not a list or tuple of 1 to 254 strings.
     """
-    if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(color_labels.is_name, names)):
-        return tuple(names)
-    raise DataError("'classes' is not a list of names", got=safe_repr(names)[:80])
+    is_valid = isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(color_labels.is_name, names))
+    return tuple(check_param(names, is_valid, "'classes' is not a list of names"))
 
 
-def check_side_param(side: object) -> int:
+def check_side_param(side: int) -> int:
     """Return the ``side`` in a data layer's ``param_str`` if it is valid, else raise.
 
     Raises:
         DataError: If it is not an integer from 0 to 2**20 - 1.
     """
-    if type(side) is int and 0 <= side < 1 << 20:
-        return side
-    raise DataError("'side' is not a number of pixels", got=safe_repr(side)[:80])
+    return check_param(side, type(side) is int and 0 <= side < 1 << 20, "'side' is not a number of pixels")
 
 
-def _check_mean_param(mean: object) -> tuple[float, ...]:
+def _check_mean_param(mean: Sequence[float]) -> tuple[float, ...]:
     """Return the ``mean`` in a data layer's ``param_str`` if it is valid: three numbers, or one of grey images."""
     if isinstance(mean, list | tuple) and len(mean) == 1:
         return voc.check_mean([*mean] * 3)[:1]
     return voc.check_mean(mean)
 
 
-def _check_scale_param(scale: object) -> float:
-    if isinstance(scale, int | float) and 0 < scale < 1e6:
-        return float(scale)
-    raise DataError("'scale' is not a factor", got=safe_repr(scale)[:80])
+def _check_scale_param(scale: float) -> float:
+    return float(check_param(scale, isinstance(scale, int | float) and 0 < scale < 1e6, "'scale' is not a factor"))
 
 
 class Folder(Dataset):
