@@ -38,13 +38,9 @@ class FileRoots:
     weights: Path
     data: Path
 
-    def folder_of(self, entry: Entry) -> Path:
-        """Return the folder to which the path in a file's entry is relative: the weights folder or the data root."""
-        return self.weights if entry.is_weights else self.data
-
     def file_path(self, entry: Entry) -> Path:
         """Return the path of the file that an entry describes; for an archive, that of the archive."""
-        return self.folder_of(entry) / entry.path
+        return (self.weights if entry.is_weights else self.data) / entry.path
 
     def used_path(self, entry: Entry) -> Path:
         """Return the path that is used: that of the file, or of the folder into which an archive is unpacked."""

@@ -54,21 +54,14 @@ def is_trained_folder(name_or_folder: str) -> bool:
     return name_or_folder not in registry.NETS and (Path(name_or_folder) / card.CARD_FILE).is_file()
 
 
-def find_published(
-    net_name: str,
-    data: Path,
-    split: str | None = None,
-    weights: Path | None = None,
-    folder: StrPath | None = None,
-) -> NetToScore:
+def find_published(net_name: str, data: Path, split: str | None = None, weights: Path | None = None) -> NetToScore:
     """Return a published net with its weights, and the data set that its test prototxt names.
 
     Args:
         net_name: The name of the net.
         data: The data root.
         split: The split to score; None for that of the test prototxt.
-        weights: The weights file; None for the published one.
-        folder: The weights folder, in which the published weights are looked up; None for
+        weights: The weights file; None for the published one in the weights folder, see
             ``folders.find_weights_folder``.
 
     Raises:
@@ -87,7 +80,7 @@ def find_published(
             raise
         remedy = f"`fcn reproduce {name}` draws them."
         raise DataError("its images are not drawn yet", path=data / name, remedy=remedy) from None
-    weights = weights or local_files.find_weights(published, folder)
+    weights = weights or local_files.find_weights(published)
     return NetToScore(net_name, registry.load_net(net_name), weights, dataset, name, split is None)
 
 

@@ -108,7 +108,8 @@ def evaluate(
         with contextlib.closing(_prefetch(dataset, share[len(done) :])) as samples:
             for image_id, sample in samples:
                 predictions = _predict(net, sample, device, dataset, image_id)
-                _write_predictions(predictions, folders, image_id, colours)
+                for top, folder in folders.items():
+                    palette.write_png(predictions[top], folder / f"{image_id}.png", colours)
                 listen(image_id, sample, predictions)
                 truth = {top: sample[top][0] for top in classes}
                 now = time.monotonic()
@@ -121,13 +122,6 @@ def evaluate(
 
 def _ignore(*_: object) -> None:
     pass
-
-
-def _write_predictions(
-    predictions: Mapping[str, UInt8], folders: Mapping[str, Path], image_id: str, colours: UInt8 | None
-) -> None:
-    for top, folder in folders.items():
-        palette.write_png(predictions[top], folder / f"{image_id}.png", colours)
 
 
 def _state_path(state: StrPath | None, ranks: Ranks) -> Path | None:

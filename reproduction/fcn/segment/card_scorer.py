@@ -53,11 +53,8 @@ class CardScorer:
         scores = self.card.framing.crop_scores(scores, blob.shape[2:])
         size = (x.shape[2], x.shape[3])
         if told.holds == "labels":
-            scores = (
-                F.one_hot(preprocess.labels_of(scores, told, size).long(), len(told.classes))
-                .permute(2, 0, 1)[None]
-                .float()
-            )
+            labels = preprocess.labels_of(scores, told, size).long()
+            scores = F.one_hot(labels, len(told.classes)).permute(2, 0, 1)[None].float()
         elif tuple(scores.shape[2:]) != size:
             scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
         return dict.fromkeys(blobs or [told.score], scores)

@@ -234,22 +234,18 @@ def _onnx_output(
     writer: onnx_export.OnnxGraph, name: str, value: str, task: str, labels: CardLabels, form: ExportFormat, doc: str
 ) -> None:
     """Add the operators from a net's blob to an output, and declare the output."""
-    classes, uint8 = len(labels.classes), writer.element_type(np.uint8)
+    is_map, axes = task == "segment", [form.batch_axis, "H", "W"] if task == "segment" else [form.batch_axis]
     if labels.holds == "labels":
         value = writer.node("Squeeze", [value, writer.constant(np.array([1]), f"{name}.axis")], f"{name}.map")
-        writer.output(name, writer.node("Cast", [value], name, to=uint8), np.uint8, [form.batch_axis, "H", "W"], doc)
-    elif task == "classify":
-        value = writer.node("Flatten", [value], f"{name}.rows", axis=1)
-        if form.outputs == "scores":
-            writer.output(name, value, np.float32, [form.batch_axis, classes], doc)
-        else:
-            best = writer.node("ArgMax", [value], name, axis=1, keepdims=0)
-            writer.output(name, best, np.int64, [form.batch_axis], doc)
-    elif form.outputs == "scores":
-        writer.output(name, value, np.float32, [form.batch_axis, classes, "H", "W"], doc)
     else:
-        best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
-        writer.output(name, writer.node("Cast", [best], name, to=uint8), np.uint8, [form.batch_axis, "H", "W"], doc)
+        value = value if is_map else writer.node("Flatten", [value], f"{name}.rows", axis=1)
+        if form.outputs == "scores":
+            writer.output(name, value, np.float32, [axes[0], len(labels.classes), *axes[1:]], doc)
+            return
+        value = writer.node("ArgMax", [value], f"{name}.best" if is_map else name, axis=1, keepdims=0)
+    if is_map:
+        value = writer.node("Cast", [value], name, to=writer.element_type(np.uint8))
+    writer.output(name, value, np.uint8 if is_map else np.int64, axes, doc)
 
 
 def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form: ExportFormat, doc: str) -> str:

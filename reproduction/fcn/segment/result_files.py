@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,7 @@ class ResultRecord:
 
     def covers(self, wanted: ResultRecord) -> bool:
         """Return True if files with this record are those that a run would write, perhaps with others."""
-        same = (self.net, self.weights, self.precision, self.images)
-        return same == (wanted.net, wanted.weights, wanted.precision, wanted.images) and {*wanted.written} <= {
-            *self.written
-        }
+        return replace(self, written=wanted.written) == wanted and {*wanted.written} <= {*self.written}
 
 
 def fingerprint(card: Card, net: Net) -> str:

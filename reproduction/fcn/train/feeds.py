@@ -88,8 +88,8 @@ class DatasetFeed:
 
 
 #: What loads the inputs of a net for a forward pass by its number, the "draw": 0 for the first of a training, then 1,
-#: 2 and so on. Its ``shapes`` are those that ``Net(inputs=...)`` takes; its ``description`` changes if the list of images, or
-#: their order, does.
+#: 2 and so on. Its ``shapes`` are those that ``Net(inputs=...)`` takes; its ``description`` changes if the list of
+#: images, or their order, does.
 Feed = DatasetFeed | ImageList
 
 
