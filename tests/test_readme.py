@@ -46,6 +46,8 @@ def test_the_tables_of_speed_show_the_figures_of_the_newest_machine_and_name_wha
     (section,) = figures["forward"].values()
     rows = section["contenders"]
     rows["ncnn"] |= {"seconds": 1.2345}
+    small = {"measured": {"date": "2031"}, "contenders": {}}  # of --train --quick
+    figures["train"] = {"voc-fcn32s 96x96": small} | figures["train"]
     rows["OpenVINO"] = {"ours": False, "precision": "float32", "failed": "cannot read it"}
     section["measured"] |= {"date": "2031-01-02T03:04:05+00:00", "cpu": "A processor", "other_load": 0.7}
     del section["measured"]["openvino"]

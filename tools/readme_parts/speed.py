@@ -157,8 +157,8 @@ def _list_failures(forward: Mapping[str, Section]) -> Iterator[str]:
 
 def describe_other_work(forward: Mapping[str, Section]) -> str:
     """Describe the newest measurements other than the forward pass, and their processor if it differs."""
-    wanted = {"train": "voc-fcn32s", "load": "", "evaluate": ""}
-    newest = {kind: _find_newest(kind, net_name) for kind, net_name in wanted.items()}
+    wanted = {"train": "voc-fcn32s 500x500", "load": "", "evaluate": ""}
+    newest = {kind: _find_newest(kind, beginning) for kind, beginning in wanted.items()}
     train, load, scored = (section["contenders"] for section in newest.values())
     cpus = {section["measured"]["cpu"] for section in forward.values()}
     names = {"train": "training", "load": "loading", "evaluate": "evaluating"}
@@ -179,9 +179,10 @@ def describe_other_work(forward: Mapping[str, Section]) -> str:
     )
 
 
-def _find_newest(kind: str, net_name: str) -> Section:
+def _find_newest(kind: str, beginning: str) -> Section:
+    """Return the newest section whose title has a beginning, with the size: ``--quick`` measures small images."""
     found = [item for kinds in load_all() for item in kinds.get(kind, {}).items()]
-    sections = [section for title, section in found if title.startswith(net_name)]
+    sections = [section for title, section in found if title.startswith(beginning)]
     return max(sections, key=lambda section: str(section["measured"]["date"]))
 
 
