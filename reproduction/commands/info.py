@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reproduction import figure
-from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
 from reproduction.caffe.formats import file_kinds, files, prototxt
 from reproduction.caffe.net.net_info import NetInfo, build_without_values, count_reasons, inspect_file, list_files
 from reproduction.commands.parsers import make_parser
@@ -52,13 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(info.error for info in infos) else 0
 
 
+def _list_names() -> list[str]:
+    """Return the names of the nets of this project; they take precedence over folders."""
+    return sorted(path.name for path in registry.PROTOTXT.iterdir() if path.is_dir())
+
+
 def _is_name(name: str) -> bool:
-    """Return whether this is the name of a net of this project; such names take precedence over folders."""
-    return name in {path.name for path in registry.PROTOTXT.iterdir() if path.is_dir()}
+    return name in _list_names()
 
 
 def _find_files(name: str) -> list[Path]:
-    return [registry.PROTOTXT / name / "deploy.prototxt"] if _is_name(name) else list_files(name)
+    """Return the files of an argument: the prototxt of a net of this project, a file, or those of a folder.
+
+    Raises:
+        ReproductionError: If there is no such file, and it may be the name of a net; the remedy lists them.
+    """
+    if _is_name(name):
+        return [registry.PROTOTXT / name / "deploy.prototxt"]
+    if name == Path(name).stem and not Path(name).exists():
+        remedy = did_you_mean(name, _list_names()) or f"The nets are {', '.join(_list_names())}."
+        raise ReproductionError("there is no such file, and no net of this name", place=name, remedy=remedy)
+    return list_files(name)
 
 
 def _write_figure(name: str, target: Path, args: argparse.Namespace) -> None:

@@ -62,6 +62,16 @@ def test_old_files_have_their_age():
     assert {"V0", "V1"} <= set(ages.values())
 
 
+def test_what_is_neither_a_file_nor_a_net_is_told_the_nets(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    problem = "there is no such file, and no net of this name"
+    assert run("voc-fcn8")[::2] == (1, f"error: voc-fcn8: {problem}. Did you mean 'voc-fcn8s'?\n")
+    assert run("nothere")[2].startswith(
+        f"error: nothere: {problem}. The nets are keras-fcn32, keras-fcn8, mini-fcn16s, "
+    )
+    assert "nets are" not in run("none.prototxt")[2]
+
+
 def test_a_collection_is_counted(run, tmp_path):
     write_net(tmp_path, FC)
     (tmp_path / "solver.prototxt").write_text('net: "deploy.prototxt"\nbase_lr: 0.1\n')

@@ -111,6 +111,9 @@ def find_custom_data(
     is_drawn = any(SPECS[recipe.dataset].draw for recipe in planned if recipe.dataset)
     if not (is_drawn or data.is_dir() or may_be_missing):
         raise DataError("there is no such folder", path=data)
+    if not (is_drawn or may_be_missing or any(data.iterdir())):  # before missing weights are named
+        remedy = "docs/own_data.md shows what your own images and labels are called; `fcn fetch` fetches VOC."
+        raise DataError("the folder is empty", path=data, remedy=remedy)
     return None
 
 

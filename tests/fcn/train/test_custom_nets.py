@@ -1,6 +1,7 @@
 """Published nets for custom images: other classes, the published recipe, and the files that a training writes."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -206,3 +207,10 @@ def test_names_in_annotations_that_are_not_classes_are_stated(tmp_path):
     stage = custom_nets.adapt_recipe("mini-fcn32s", known)
     how = "LabelMe JSON, labels next to the images; later shapes cover earlier ones; not among the classes: cat"
     assert custom_nets.describe_changes([stage], known)[0] == f"{tmp_path}: {how}"
+
+
+def test_an_empty_folder_is_an_error_before_weights_are_sought(tmp_path):
+    find = partial(custom_nets.find_custom_data, tmp_path, None, None, 500, may_be_missing=False)
+    with pytest.raises(DataError, match=r"the folder is empty\. docs/own_data\.md shows"):
+        find(["voc-fcn32s"])
+    assert find(["mini-fcn32s"]) is None, "its images are drawn there"
