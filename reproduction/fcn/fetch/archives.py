@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, StrPath
@@ -174,10 +174,9 @@ def _unpack(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, pr
             remedy="Free some space, or put the data elsewhere with --data.",
         )
     ceiling = min(limits.total_bytes, max(limits.floor_bytes, limits.ratio * size))
-    written = count = 0
+    written = 0
     try:
-        for member in _members(raw, limits):
-            count += 1
+        for count, member in enumerate(_members(raw, limits), 1):
             if count > limits.members:
                 raise DataError("it has too many members", want=f"at most {limits.members:,}")
             inner = plain_path(member.name)
@@ -271,7 +270,8 @@ def _tar_members(plain: IO[bytes] | gzip.GzipFile, limits: ArchiveLimits) -> Ite
             if not (info.isdir() or (info.isreg() and not info.issparse())):
                 raise DataError("a member is neither a file nor a folder", got=f"{_member_kind(info)} {info.name!r}")
             file.left = None
-            yield _Member(info.name, info.isdir(), partial(_open_tar_member, tar, info))
+            open_file = cast(Callable[..., IO[bytes]], tar.extractfile)  # None for links, which were refused
+            yield _Member(info.name, info.isdir(), partial(open_file, info))
             file.left = limits.header_bytes
             tar.members.clear()
             info = tar.next()
@@ -284,12 +284,6 @@ def _member_kind(info: tarfile.TarInfo) -> str:
     if info.issym() or info.islnk():
         return "link"
     return "device" if info.isdev() else "sparse file" if info.issparse() else "member"
-
-
-def _open_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = tar.extractfile(info)
-    assert file is not None, "links were refused before"
-    return file
 
 
 def _zip_members(raw: IO[bytes]) -> Iterator[_Member]:

@@ -9,13 +9,13 @@ from statistics import fmean, median
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from reproduction.caffe.net import net_info
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import NetRecord
-from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.nets import registry
 
 T = TypeVar("T")
@@ -32,10 +32,8 @@ def measure_forward_time(
         trials: The number of timed passes.
         device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``.
     """
-    shapes = {blob: (1, CHANNELS[kind], *size) for blob, kind in record.inputs.items()}
-    net = Net(registry.load_net(record.name), Phase.TEST, inputs=shapes, seed=0).to(device)
-    generator = torch.Generator().manual_seed(0)
-    inputs = {blob: torch.randn(shape, generator=generator).to(device) for blob, shape in shapes.items()}
+    net = _build(registry.load_net(record.name), size).to(device)
+    inputs = _draw_inputs(net, torch.Generator().manual_seed(0))
     seconds = []
     with torch.inference_mode():
         for _ in range(trials + 1):
@@ -64,6 +62,10 @@ def _build(net_param: NetParameter, size: tuple[int, int]) -> Net:
     return Net(net_param, Phase.TEST, inputs=shapes, seed=0)
 
 
+def _draw_inputs(net: Net, generator: torch.Generator) -> dict[str, Tensor]:
+    return {blob: torch.randn(net.blob_shapes[blob], generator=generator).to(net.device) for blob in net.inputs}
+
+
 def measure_in_turns(
     nets: Mapping[str, NetParameter], sizes: Mapping[str, tuple[int, int]], rounds: int
 ) -> dict[str, float]:
@@ -80,8 +82,7 @@ def measure_in_turns(
     passes = {}
     for name, net_param in nets.items():
         net = _build(net_param, sizes[name])
-        inputs = {blob: torch.randn(net.blob_shapes[blob], generator=generator) for blob in net.inputs}
-        passes[name] = partial(net, inputs)
+        passes[name] = partial(net, _draw_inputs(net, generator))
     return time_in_turns(passes, rounds)
 
 

@@ -93,12 +93,10 @@ def evaluate(
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
     """
     ranks = ranks or Ranks()
-    total = len(dataset) if limit is None else min(limit, len(dataset))
-    _check(dataset, total, force)
+    total = _count_samples(dataset, limit, force)
     share, classes = ranks.share(total), {top: len(names) for top, names in dataset.label_classes.items()}
     path = _state_path(state, ranks)
-    name = fingerprint(net, dataset, weights_sha256) if path else ""
-    run = _StateFile(path, name, ranks)
+    run = _StateFile(path, fingerprint(net, dataset, weights_sha256) if path else "", ranks)
     with _lock(out_dir, path, ranks):
         done = run.load(dataset, share)
         folders = _make_folders(dataset, out_dir, [image.id for image in done])
@@ -169,8 +167,9 @@ def fingerprint(net: Scorer, dataset: Dataset, weights_sha256: str | None = None
     return digest.hexdigest()
 
 
-def _check(dataset: Dataset, total: int, force: bool) -> None:
-    where = f"{dataset.name} {dataset.split}"
+def _count_samples(dataset: Dataset, limit: int | None, force: bool) -> int:
+    """Return the number of samples to score, after a check that they can be scored."""
+    where, total = f"{dataset.name} {dataset.split}", len(dataset) if limit is None else min(limit, len(dataset))
     if total < 1:
         raise DataError("there is no sample to score", path=where, got=f"limit {total}", want="1 or more")
     if not dataset.label_classes:
@@ -185,6 +184,7 @@ def _check(dataset: Dataset, total: int, force: bool) -> None:
         )
     if problem := dataset.find_missing(total):
         raise problem
+    return total
 
 
 def _make_folders(dataset: Dataset, out_dir: StrPath | None, ids: Sequence[str]) -> dict[str, Path]:

@@ -295,11 +295,9 @@ def _find_preprocessing(
 
 def _find_transform(net_param: NetParameter) -> TransformationParameter:
     """Return the first ``transform_param`` of a net that states a mean or scale; an empty one if there is none."""
-    for layer in net_param.layer:
-        param = layer.transform_param
-        if param.mean_value or param.mean_file or param.has("scale"):
-            return param
-    return TransformationParameter()
+    params = (layer.transform_param for layer in net_param.layer)
+    stated = (param for param in params if param.mean_value or param.mean_file or param.has("scale"))
+    return next(stated, TransformationParameter())
 
 
 def load_mean(mean: Sequence[float] | StrPath) -> list[float]:

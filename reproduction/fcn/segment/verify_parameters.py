@@ -11,7 +11,6 @@ from torch import Tensor
 from reproduction.caffe.errors import WeightsError, join_first
 from reproduction.caffe.formats.weights import Weights, parameter_key
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.typing import Float32
 from reproduction.fcn.datasets import NetRecord
 from reproduction.fcn.nets import surgery
 from reproduction.fcn.segment.verification import WeightsCheck, passed_if
@@ -97,7 +96,7 @@ def check_spread(net: Net, record: NetRecord) -> WeightsCheck:
     """
     ranges, wrong = [], []
     for layer in find_score_layers(net, record):
-        spread = compute_row_spread(net.params[layer][0])
+        spread = net.params[layer][0].detach().flatten(1).numpy().std(axis=1)  # of each output channel
         classes = next(head.classes for head in record.heads if len(head.classes) == len(spread))
         median = float(np.median(spread))
         if not median > 0:
@@ -134,12 +133,6 @@ def find_absent_scales(net: Net, weights: Weights) -> list[str]:
     """
     there = {layer.name for layer in weights.net.layer if layer.blobs}
     return [name for name in surgery.find_constant_scales(net) if name not in there]
-
-
-def compute_row_spread(weight: Tensor) -> Float32:
-    """Return the standard deviation of the weights of each output channel of a convolution, (output channels,)."""
-    rows: Float32 = weight.detach().flatten(1).numpy().std(axis=1)
-    return rows
 
 
 def count_values(net: Net) -> int:
