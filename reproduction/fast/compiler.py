@@ -27,7 +27,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.cached_plan import CachedPlan
-from reproduction.fast.convert import convert_layers, parameter_versions
+from reproduction.fast.convert import ParameterVersions, convert_layers
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.engines import SIZES, EngineChoice, check_engine
@@ -141,8 +141,6 @@ class CompiledNet:
     def _convert_net(self, converted: Mapping[str, Tensor] | None = None) -> None:
         """Convert the current weights, except those that are given by name, and clear all plans."""
         device = self.net.device
-        # The dicts themselves: Module.parameters() takes longer than a small net.
-        self._parameters = [module._parameters for module in self.net.modules() if module._parameters]
         self._converted = dict(converted or {})
         self._ops, self._last_versions = convert_layers(self.net, self.precision, self._converted)
         self._buffers = self._new_buffers()
@@ -150,7 +148,7 @@ class CompiledNet:
         run = partial(self._execute, buffers=self._buffers)
         self._planner = Planner(self._ops, self.net.inputs, device, run, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._versions = parameter_versions(self._parameters)
+        self._versions = ParameterVersions(self.net)
         is_possible = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
         is_steady = self.engine == "auto" and self._steady
         self._engines = EngineChoice(self.engine if is_possible and not is_steady else "torch", self.precision)
@@ -183,7 +181,7 @@ class CompiledNet:
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
-        self._versions = parameter_versions(self._parameters)
+        self._versions = ParameterVersions(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the net and the precision, for copying and pickling; the copy converts its weights when needed.
@@ -339,7 +337,7 @@ class CompiledNet:
         Raises:
             NetError: If weights were freed by ``discard``.
         """
-        if self._versions == parameter_versions(self._parameters):
+        if not self._versions.have_changed():
             return
         if self._discarded:
             raise NetError("the net was changed after compile() had freed its weights", remedy="Compile it again.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from operator import attrgetter
+from operator import attrgetter, is_
 
 from torch import Tensor
 
@@ -86,14 +86,30 @@ def _compile(op: Op, precision: str, converted: dict[str, Tensor], *, is_image: 
     return op
 
 
-def parameter_versions(parameters: Iterable[Mapping[str, Tensor | None]]) -> tuple[list[int], list[int]]:
-    """Return the addresses and the versions of the parameters in the dicts of a net's layers, to detect changes.
+class ParameterVersions:
+    """The parameters of a net and torch's counts of their changes in place, to detect changes since they were read.
 
-    Each call of a compiled net does this, for up to a thousand parameters, so that no code in Python runs for each.
+    Each call of a compiled net compares them, for up to a thousand parameters that are no longer in the CPU's caches:
+    as little as possible is read of each.
+
+    Args:
+        net: The net.
     """
-    found = [p for layer in parameters for p in layer.values() if p is not None]
-    try:
-        versions = list(map(attrgetter("_version"), found))
-    except RuntimeError:  # tensors that were made in inference mode have no version
-        versions = [0 if p.is_inference() else p._version for p in found]
-    return list(map(Tensor.data_ptr, found)), versions
+
+    def __init__(self, net: Net):
+        # The dicts themselves: Module.parameters() takes longer than a small net.
+        self._layers = [module._parameters for module in net.modules() if module._parameters]
+        self._parameters, self._versions = self._read()
+
+    def have_changed(self) -> bool:
+        """Return whether a parameter was changed in place or replaced, or the whole net was moved or converted."""
+        found, versions = self._read()
+        return versions != self._versions or not all(map(is_, found, self._parameters))
+
+    def _read(self) -> tuple[Sequence[Tensor], list[int]]:
+        found = [p for layer in self._layers for p in layer.values() if p is not None]
+        try:
+            versions = list(map(attrgetter("_version"), found))
+        except RuntimeError:  # tensors that were made in inference mode have no version
+            versions = [0 if p.is_inference() else p._version for p in found]
+        return found, [*versions, *(p.data_ptr() for p in found[:1])]  # Module.to() changes the addresses of all

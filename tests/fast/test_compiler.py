@@ -228,6 +228,31 @@ def test_a_change_is_detected_beside_parameters_that_were_made_in_inference_mode
     assert differ(net, compiled, inputs, ["score"]) < EXACT
 
 
+def replace(net, other):
+    net.layers["score_fr"].weight = other.layers["score_fr"].weight
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace,
+        lambda net, other: net.load_state_dict(other.state_dict(), assign=True),
+        lambda net, other: net.share_with(other),
+        lambda net, _: net.double(),
+    ],
+    ids=["attribute", "load_state_dict", "share_with", "double"],
+)
+def test_a_replaced_parameter_is_detected_at_the_next_call(change):
+    net, other = (thin_nets.net("voc-fcn32s", divisor=32) for _ in range(2))
+    with torch.no_grad():
+        other.params["score_fr"][0].add_(0.1)
+    inputs, compiled = images(net, 40, 50), compiler.compile(net)
+    before = compiled(inputs)["score"]
+    change(net, other)
+    assert not torch.equal(compiled(inputs)["score"], before)
+    assert differ(net, compiled, inputs, ["score"]) < EXACT
+
+
 def test_large_tops_are_written_to_buffers_that_are_reused(monkeypatch):
     monkeypatch.setattr(convolution, "LARGE_TOP", 1)
     net = thin_nets.net("voc-fcn8s", divisor=8)

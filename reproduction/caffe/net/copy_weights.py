@@ -208,6 +208,7 @@ def share_blobs(source: Params, params: Params) -> CopyReport:
             raise WeightsError(f"cannot share the weights of layer {name!r}", got=theirs, want=mine)
         for target, blob in zip(params[name], blobs_, strict=True):
             target.data = blob.data
+            torch.autograd.graph.increment_version(target)  # a compiled net detects the change
         if blobs_:
             report.copied.append(name)
     report.untouched.extend(name for name, targets in params.items() if targets and name not in source)

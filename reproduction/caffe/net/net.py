@@ -262,7 +262,10 @@ class Net(nn.Module):
 
     @property
     def _any_parameter(self) -> Tensor:
-        return next(self.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
+        for layer in self._layers.values():  # each call asks for it, and parameters() goes through all modules
+            if layer.blob_names:
+                return layer.blobs[0]
+        return torch.empty(0, dtype=torch.float32, device="cpu")
 
     # ---- inspecting
 
