@@ -12,7 +12,6 @@ import numpy as np
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.deconvolution import upsampling_matrix
@@ -133,8 +132,6 @@ class _PlanWriter:
         values = list(bottoms)
         for each in (op, *getattr(op, "folded", ())):
             try:
-                if type(each.layer).to_onnx is Layer.to_onnx:
-                    raise NetError("this type cannot be written as ONNX")
                 values = each.layer.to_onnx(OnnxLayer(self.graph, each.layer, shapes), *values)
             except NetError as error:
                 raise error.at(each.layer.layer_param.place) from None

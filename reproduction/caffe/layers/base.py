@@ -244,7 +244,7 @@ class Layer(nn.Module):
         Raises:
             NetError: If there are no equivalent operators. The exporter adds the layer's name to the error.
         """
-        raise NotImplementedError(type(self).__name__)
+        raise NetError("this type cannot be written as ONNX")
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
         """Compute the tops, by ``repeat`` if possible and otherwise by ``forward``.

@@ -43,8 +43,6 @@ def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Ite
             continue
         shapes = [net.blob_shapes[bottom] for bottom in node.bottoms]
         try:
-            if not has_onnx_form(type(layer)):
-                raise NetError("this type cannot be written as ONNX")
             tops = layer.to_onnx(OnnxLayer(graph, layer, shapes), *(values[bottom] for bottom in node.bottoms))
         except NetError as error:
             refusals.append((node, error))
