@@ -11,21 +11,18 @@ from reproduction.fast.plan import ExecutionPlan
 
 @dataclass
 class CachedPlan:
-    """A cached plan, and its CUDA graph if it was recorded.
+    """A cached plan, and its graph if it has one.
 
     Attributes:
         plan: The plan.
         may_improve: Whether the second call creates a plan again, because an image of zeros did not pay off for a
             single call.
-        calls: The number of calls that used the plan.
-        recorded: The CUDA graph, or None.
-        has_engine: Whether the engine of this size was chosen.
-        graph: The plan in that engine; None for torch.
+        calls: The number of calls of this size.
+        graph: What is called instead: the plan as a recorded CUDA graph, or in the runtime of the fastest engine; None
+            if torch computes it.
     """
 
     plan: ExecutionPlan
-    may_improve: bool = False
-    calls: int = 0
-    recorded: RecordedFunction | None = None
-    has_engine: bool = False
-    graph: RuntimeGraph | None = None
+    may_improve: bool
+    calls: int
+    graph: RecordedFunction | RuntimeGraph | None = None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
@@ -30,7 +30,7 @@ from reproduction.fast.cached_plan import CachedPlan
 from reproduction.fast.convert import ParameterVersions, convert_layers
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
-from reproduction.fast.engines import SIZES, EngineChoice, check_engine
+from reproduction.fast.engines import SIZES, EngineChoice, RuntimeGraph, check_engine
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import ConvolutionKernel
@@ -144,14 +144,14 @@ class CompiledNet:
         self._converted = dict(converted or {})
         self._ops, self._last_versions = convert_layers(self.net, self.precision, self._converted)
         self._buffers = self._new_buffers()
-        self._plans: OrderedDict[Hashable, CachedPlan] = OrderedDict()
-        run = partial(self._execute, buffers=self._buffers)
-        self._planner = Planner(self._ops, self.net.inputs, device, run, steady=self._steady)
+        self._plans: dict[Hashable, CachedPlan] = {}  # those used least recently come first
+        self._run_plan = partial(self._execute, buffers=self._buffers)
+        self._planner = Planner(self._ops, self.net.inputs, device, self._run_plan, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._versions = ParameterVersions(self.net)
-        is_possible = device.type == "cpu" and self.net.dtype is torch.float32 and not self._discarded
-        is_steady = self.engine == "auto" and self._steady
-        self._engines = EngineChoice(self.engine if is_possible and not is_steady else "torch", self.precision)
+        is_single_on_cpu = device.type == "cpu" and self.net.dtype is torch.float32
+        may_change = self.engine == "auto" and self._steady
+        self._engines = EngineChoice(self.engine if is_single_on_cpu and not may_change else "torch", self.precision)
 
     def _new_buffers(self) -> BufferPool:
         return BufferPool(torch.bfloat16 if self.precision == "bf16" else self.net.dtype, self.net.device)
@@ -183,8 +183,8 @@ class CompiledNet:
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._versions = ParameterVersions(self.net)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the net and the precision, for copying and pickling; the copy converts its weights when needed.
+    def __reduce__(self) -> tuple[Callable[[Net], CompiledNet], tuple[Net]]:
+        """Return how to make a copy: by compiling a copy of the net, whose weights are converted when needed.
 
         Raises:
             NetError: If weights were freed by ``discard``.
@@ -192,15 +192,11 @@ class CompiledNet:
         if self._discarded:
             problem = "a compiled net cannot be copied or pickled after its weights were freed"
             raise NetError(problem, remedy=_WITHOUT_DISCARD)
-        return {"net": self.net, **self._options}
+        return partial(CompiledNet, **self._options), (self.net,)
 
     @property
     def _options(self) -> dict[str, Any]:
         return {"precision": self.precision, "steady": self._steady, "engine": self.engine}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Compile the copied net."""
-        self.__init__(**state)  # type: ignore[misc]
 
     def to(self, device: torch.device) -> CompiledNet:
         """Move the net to a device, and return this compiled net.
@@ -242,13 +238,12 @@ class CompiledNet:
                 fed = self.net.feed(given, self._find_inputs(tuple(names)))
                 shapes = {name: tuple(value.shape) for name, value in fed.items()}
                 cached = self._find_plan(shapes, names)
-                if cached.may_improve and cached.calls:
-                    calls, cached = cached.calls, self._find_plan(shapes, names, improve=True)
-                    cached.calls = calls  # on a GPU the second call of a size is recorded, also if the plan is new
                 cached.calls += 1
-                if not cached.has_engine and self._engines.is_due(cached.calls):
+                if self._graph_pool and cached.calls == _RECORDED_CALL:
+                    self._record(cached, fed)
+                if cached.graph is None and self._engines.is_due(cached.calls):
                     self._choose_engine(cached, fed)
-                results = cached.graph(fed) if cached.graph else self._run_plan(cached, fed)
+                results = cached.graph(fed) if cached.graph else self._run_plan(cached.plan, fed)
             except BaseException:
                 self._buffers.clear()
                 raise
@@ -299,8 +294,8 @@ class CompiledNet:
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
             cached = self._find_plan(shapes, names)
-            graph, table = cached.graph, format_plan(cached.plan)
-            engine = graph.name if graph else "torch" if cached.has_engine else self._engines.describe()
+            table = format_plan(cached.plan)
+            engine = cached.graph.name if isinstance(cached.graph, RuntimeGraph) else self._engines.describe()
             return table if self.engine == "torch" else f"{table}\nThe engine is {engine}."
 
     def add_to_onnx(
@@ -347,43 +342,53 @@ class CompiledNet:
         """Return the versioned names of the last values of the given blobs, without duplicates."""
         return list(dict.fromkeys(self._last_versions[name] for name in names))
 
-    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str], *, improve: bool = False) -> CachedPlan:
+    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> CachedPlan:
         """Return the cached plan for these inputs, or create one.
+
+        A plan that may improve is created again after its first call: it may then cost more to prepare, because later
+        calls will use it, too.
 
         Args:
             shapes: Shapes of the inputs by name.
             names: Names of the requested blobs.
-            improve: Create a new plan, which may cost more to prepare because later calls will use it, too.
         """
         wanted = self._find_versions(names)
         key = (tuple(sorted(shapes.items())), tuple(wanted))
-        if key in self._plans and not improve:
-            self._plans.move_to_end(key)
-            return self._plans[key]
-        improve |= self._steady
-        choice = self._planner.choose(shapes, wanted, patient=improve)
-        if self.net.device.type == "cpu":
-            reduce_spinning()
-        plan = self._planner.build(choice, wanted)
-        self._plans[key] = CachedPlan(plan, choice.zero_values is None and not improve)
+        cached = self._plans.pop(key, None)
+        if cached is None or (cached.may_improve and cached.calls):
+            patient = cached is not None or self._steady
+            choice = self._planner.choose(shapes, wanted, patient=patient)
+            if self.net.device.type == "cpu":
+                reduce_spinning()
+            plan, may_improve = self._planner.build(choice, wanted), choice.zero_values is None and not patient
+            # On a GPU the second call of a size is recorded, also if the plan is new.
+            cached = CachedPlan(plan, may_improve, cached.calls if cached else 0)
+        self._plans[key] = cached
         if len(self._plans) > _PLANS:
-            self._plans.popitem(last=False)
-        return self._plans[key]
+            del self._plans[next(iter(self._plans))]
+        return cached
+
+    def _record(self, cached: CachedPlan, fed: Mapping[str, Tensor]) -> None:
+        """Record a plan as a CUDA graph, if that is possible.
+
+        That is done at the second call of a size, since a size that came once may not come again.
+        """
+        with suppress(RuntimeError):  # an uncompiled layer may synchronize with the GPU, which cannot be recorded
+            run = partial(self._execute, cached.plan, buffers=self._new_buffers(), tune=True)
+            cached.graph = RecordedFunction(run, fed, self._graph_pool)
 
     def _choose_engine(self, cached: CachedPlan, fed: Mapping[str, Tensor]) -> None:
         """Choose the engine of a size, and prepare its graph unless it is torch."""
         wanted = cached.plan.wanted
-        cached.has_engine = True
-
         write = lru_cache(partial(self._write_graph, wanted, fed))  # all runtimes read the same
         cached.graph = self._engines.choose(
             lambda runtime: runtime(write(), wanted, self.precision),
             fed,
-            partial(self._run_plan, cached, fed),
+            partial(self._run_plan, cached.plan, fed),
         )
         prepared = [each for each in self._plans.values() if each.graph]
         for each in prepared[:-SIZES]:  # those used least recently, since each graph has a copy of the weights
-            each.graph, each.has_engine = None, False
+            each.graph = None
 
     def _write_graph(self, wanted: list[str], fed: Mapping[str, Tensor]) -> OnnxGraph:
         """Return the plan for the given inputs as a graph, with an output for each blob of ``wanted``, in order.
@@ -407,14 +412,3 @@ class CompiledNet:
         """Execute a plan and return the requested blobs, under the plan's (versioned) names."""
         with set_cudnn_flags(self.net.device, self.precision, tune=tune):
             return execute(plan, inputs, buffers, self.net.dtype)
-
-    def _run_plan(self, cached: CachedPlan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Execute a plan, on a GPU as a CUDA graph from the second call of a size on.
-
-        The first call is not recorded, since the size may not come again.
-        """
-        if self._graph_pool and cached.calls == _RECORDED_CALL:
-            with suppress(RuntimeError):  # an uncompiled layer may synchronize with the GPU, which cannot be recorded
-                run = partial(self._execute, cached.plan, buffers=self._new_buffers(), tune=True)
-                cached.recorded = RecordedFunction(run, inputs, self._graph_pool)
-        return cached.recorded(inputs) if cached.recorded else self._execute(cached.plan, inputs, self._buffers)

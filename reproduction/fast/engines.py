@@ -26,7 +26,8 @@ from reproduction.fast.precisions import ENGINES
 CALLS, SIZES = 10, 4
 _GAIN = 0.95  # its time must be at most this fraction of that of torch, whose graph needs no second copy of the weights
 # In each turn, an engine is measured for a tenth of a second, and at least once; two seconds are enough for a choice.
-_TURNS, _SECONDS, _MOST_SECONDS = 5, 0.1, 2.0
+# A median of fewer than three turns does not leave out one in which another program ran.
+_TURNS, _LEAST_TURNS, _SECONDS, _MOST_SECONDS = 5, 3, 0.1, 2.0
 
 
 class RuntimeGraph(ABC):
@@ -180,8 +181,8 @@ class EngineChoice:
         self.runtimes = [each for each in found if each.is_installed()]
 
     def is_due(self, calls: int) -> bool:
-        """Return whether to choose for a size now that it comes for the ``calls``-th time."""
-        return bool(self.runtimes) and (self._is_fixed or (calls > CALLS and self._sizes < SIZES))
+        """Return whether to choose for a size that has no graph, now that it comes for the ``calls``-th time."""
+        return bool(self.runtimes) and (self._is_fixed or (calls == CALLS + 1 and self._sizes < SIZES))
 
     def describe(self) -> str:
         """Return in words which engine computes a size for which none was chosen yet."""
@@ -233,16 +234,12 @@ def measure(runs: Sequence[Callable[[], object]]) -> list[float]:
     The first run of a turn, which finds other values in the caches, counts only if it takes all the time of the turn.
     """
     times: list[list[float]] = [[] for _ in runs]
-    start = time.perf_counter()
-    for _ in range(_TURNS):
+    latest = time.perf_counter() + _MOST_SECONDS
+    while len(times[-1]) < _TURNS and (len(times[-1]) < _LEAST_TURNS or time.perf_counter() < latest):
         for run, medians in zip(runs, times, strict=True):
-            found, now = list[float](), time.perf_counter()
-            end = now + _SECONDS
-            while now < end:
+            found, end = list[float](), time.perf_counter() + _SECONDS
+            while (start := time.perf_counter()) < end:
                 run()
-                before, now = now, time.perf_counter()
-                found.append(now - before)
+                found.append(time.perf_counter() - start)
             medians.append(statistics.median(found[1:] or found))
-        if now > start + _MOST_SECONDS:
-            break
     return [statistics.median(medians) for medians in times]

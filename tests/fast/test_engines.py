@@ -177,9 +177,9 @@ def test_engines_are_measured_in_turns_and_the_first_run_of_a_turn_does_not_coun
     assert found == pytest.approx([0.02, 0.06]), "the first run of a turn does not count"
     assert calls == [*["quick"] * 4, *["other"] * 2] * 5
     calls.clear()
-    found = engines.measure([partial(run, "slow", iter([0.9, 0.7])), partial(run, "slower", iter([1.0, 1.2]))])
-    assert found == pytest.approx([0.8, 1.1])
-    assert calls == ["slow", "slower"] * 2, "two seconds are enough"
+    found = engines.measure([partial(run, "slow", iter([0.9, 0.7, 0.8])), partial(run, "slower", iter([1.0, 1.2, 9]))])
+    assert found == pytest.approx([0.8, 1.2])
+    assert calls == ["slow", "slower"] * 3, "two seconds are enough, but a median needs three turns"
 
 
 def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch, net):
