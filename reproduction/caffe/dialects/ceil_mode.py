@@ -8,34 +8,24 @@ Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13
 from __future__ import annotations
 
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode, add_dialect
+from reproduction.caffe.schema import LayerParameter, PoolingParameter, RoundMode, add_dialect
 from reproduction.caffe.schema.field import boolean
 
 FORKS = add_dialect("ceil_mode", "Forks with ceil_mode", "BVLC/caffe pull request 3057", 2015)
 CEIL_MODE = PoolingParameter.add_field("ceil_mode", boolean(13, True), FORKS)
 
 
-def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``ceil_mode`` of the Pooling layers of a net to ``round_mode``, in place.
-
-    Args:
-        net: the net, in the current form.
-        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
-
-    Returns:
-        A sentence that names the converted layers, or an empty list if there are none.
-    """
-    translated = []
-    for layer in net.layer:
-        param = layer.pooling_param if layer.has("pooling_param") else PoolingParameter()
-        if not param.has("ceil_mode"):
-            continue
-        mode = RoundMode.CEIL if CEIL_MODE.get(param) else RoundMode.FLOOR
-        param.clear("ceil_mode")
-        if not param.has("round_mode"):  # which wins in the forks that have both
-            param.round_mode = mode
-            translated.append(layer.name)
-    return [f"ceil_mode of {upgrade.quote_names(translated)} became round_mode."] if translated else []
+def convert_ceil_mode(layer: LayerParameter) -> bool:
+    """Convert ``ceil_mode`` of a Pooling layer to ``round_mode``, in place, and return whether that has changed."""
+    param = layer.pooling_param if layer.has("pooling_param") else PoolingParameter()
+    if not param.has("ceil_mode"):
+        return False
+    mode = RoundMode.CEIL if CEIL_MODE.get(param) else RoundMode.FLOOR
+    param.clear("ceil_mode")
+    if param.has("round_mode"):  # which wins in the forks that have both
+        return False
+    param.round_mode = mode
+    return True
 
 
-upgrade.TRANSLATIONS.append(convert_ceil_mode)
+upgrade.LAYER_TRANSLATIONS.append((convert_ceil_mode, "ceil_mode of {} became round_mode."))

@@ -12,7 +12,7 @@ import enum
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import NetParameter, V1LayerParameter
+from reproduction.caffe.schema import NetParameter
 
 
 class FutureLayerType(enum.IntEnum):
@@ -47,6 +47,5 @@ def set_crop_offsets(net: NetParameter, legacy_crop: bool) -> list[str]:
         raise
 
 
-V1LayerParameter.fields["type"].fork_enums += (FutureLayerType,)
-upgrade.V1_TYPES[FutureLayerType.CROP] = "Crop"
+upgrade.add_v1_types(FutureLayerType, {})
 upgrade.TRANSLATIONS.append(set_crop_offsets)

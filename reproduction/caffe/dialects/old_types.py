@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import V1LayerParameter
 
 
 class OldLayerType(enum.IntEnum):
@@ -29,13 +28,4 @@ class OldLayerType(enum.IntEnum):
     MULTI_STAGE_MEANFIELD = 1007
 
 
-V1LayerParameter.fields["type"].fork_enums += (OldLayerType,)
-upgrade.V1_TYPES |= {
-    OldLayerType.IMAGE_SEG_DATA: "ImageSegData",
-    OldLayerType.SEG_ACCURACY: "SegAccuracy",
-    OldLayerType.INTERP: "Interp",
-    OldLayerType.MAT_WRITE: "MatWrite",
-    OldLayerType.MAT_READ: "MatRead",
-    OldLayerType.DENSE_CRF: "DenseCRF",
-    OldLayerType.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
-}
+upgrade.add_v1_types(OldLayerType, {"DENSE_CRF": "DenseCRF"})

@@ -70,10 +70,22 @@ _V1_RENAMED = {
     "HDF5_OUTPUT": "HDF5Output", "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU",
     "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
 }  # fmt: skip
-#: The current name of each V1 type; dialects add those of their enums (``Field.fork_enums``).
-V1_TYPES: dict[enum.IntEnum, str] = {
-    kind: _V1_RENAMED.get(kind.name, kind.name.title().replace("_", "")) for kind in V1LayerType
-}
+_V1_TYPES: dict[enum.IntEnum, str] = {}  # the current name of each V1 type
+
+
+def add_v1_types(kinds: type[enum.IntEnum], renamed: Mapping[str, str]) -> None:
+    """Add the types of V1 layers that an enum has, such as those of a fork of Caffe.
+
+    Args:
+        kinds: the enum.
+        renamed: the current names of the types for which these are not the same words in CamelCase.
+    """
+    _V1_TYPES.update({kind: renamed.get(kind.name, kind.name.title().replace("_", "")) for kind in kinds})
+    if kinds is not V1LayerType:
+        V1LayerParameter.fields["type"].fork_enums += (kinds,)
+
+
+add_v1_types(V1LayerType, _V1_RENAMED)
 
 _IMAGE_TYPES = (V1LayerType.DATA, V1LayerType.IMAGE_DATA, V1LayerType.WINDOW_DATA)  # with a transformation
 
@@ -83,6 +95,10 @@ _SOLVER_TYPES = dict(zip(SolverType, ("SGD", "Nesterov", "AdaGrad", "RMSProp", "
 # Functions that dialects register. Each converts the fields of a Caffe fork in an upgraded net, in place, and returns
 # sentences that describe the changes; the bool is True if Crop layers get the offsets of the Caffe of 2015.
 TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
+
+# Functions for one layer that dialects register, which run before these. Each converts the fields of a fork, in place,
+# and returns whether the layer has changed; the sentence is for the names of all changed layers.
+LAYER_TRANSLATIONS: list[tuple[Callable[[LayerParameter], bool], str]] = []
 
 # Set by ``layers.choice``: the function that chooses the dialect of each layer whose type several forks have, given the
 # layers, the dialect that was asked for and the number of blobs by name of the layer.
@@ -140,9 +156,11 @@ def upgrade_net(
         Message.import_late_fields()
     for layer in net.layer:
         fork_fields.read_params(layer)
+    for convert, sentence in LAYER_TRANSLATIONS:
+        notes += _convert_layers(net, convert, sentence)
     for translate in TRANSLATIONS:
         notes += translate(net, was_old or legacy_crop)
-    notes += _upgrade_batch_norms(net)
+    notes += _convert_layers(net, _upgrade_batch_norm, "lr_mult and decay_mult of {} became 0.")
     counts = {layer.name: len(layer.blobs) for layer in weights.layer} if weights else {}
     for choose in CHOOSE_CLASSES:
         notes += choose(net.layer, dialect, counts)
@@ -317,7 +335,7 @@ def _from_v1(old: V1LayerParameter) -> LayerParameter:
     new.line = old.line
     for field, value in old.set_fields():
         if field.name == "type":
-            new.type = V1_TYPES[old.type]
+            new.type = _V1_TYPES[old.type]
         elif field.name == "param":
             _each_param(new, "name", value)
         elif field.name == "blob_share_mode":
@@ -359,20 +377,23 @@ def _upgrade_inputs(net: NetParameter) -> str:
     return f"An Input layer now produces {quote_names(names)}."
 
 
-def _upgrade_batch_norms(net: NetParameter) -> list[str]:
-    """Set lr_mult and decay_mult of BatchNorm layers with three ``param`` to 0 (L1017-1032).
+def _upgrade_batch_norm(layer: LayerParameter) -> bool:
+    """Set lr_mult and decay_mult of a BatchNorm layer with three ``param`` to 0; return whether they differed.
 
-    The statistics of BatchNorm are not learned; old nets had to set the multipliers themselves.
+    The statistics of BatchNorm are not learned; old nets had to set the multipliers themselves (L1017-1032).
     """
-    old = []
-    for layer in net.layer:
-        if layer.type != "BatchNorm" or len(layer.param) != 3:
-            continue
-        if any(param.lr_mult or param.decay_mult for param in layer.param):
-            old.append(layer.name)
-        for param in layer.param:
-            param.lr_mult = param.decay_mult = 0.0
-    return [f"lr_mult and decay_mult of {quote_names(old)} became 0."] if old else []
+    if layer.type != "BatchNorm" or len(layer.param) != 3:
+        return False
+    was_set = any(param.lr_mult or param.decay_mult for param in layer.param)
+    for param in layer.param:
+        param.lr_mult = param.decay_mult = 0.0
+    return was_set
+
+
+def _convert_layers(net: NetParameter, convert: Callable[[LayerParameter], bool], sentence: str) -> list[str]:
+    """Convert each layer in place, and return the sentence for the names of those that have changed."""
+    converted = [layer.name for layer in net.layer if convert(layer)]
+    return [sentence.format(quote_names(converted))] if converted else []
 
 
 def _count_layers(layers: Sequence[V1LayerParameter]) -> str:

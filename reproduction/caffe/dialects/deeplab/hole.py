@@ -9,7 +9,7 @@ from __future__ import annotations
 from reproduction.caffe.dialects.deeplab import DEEPLAB
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import ConvolutionParameter, NetParameter
+from reproduction.caffe.schema import ConvolutionParameter, LayerParameter
 from reproduction.caffe.schema.field import uint32
 
 HOLES = {
@@ -18,36 +18,24 @@ HOLES = {
 }
 
 
-def convert_holes(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``hole``, or ``hole_h`` and ``hole_w``, of the layers of a net to ``dilation``, in place.
-
-    Args:
-        net: the net, in the current form.
-        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
-
-    Returns:
-        A sentence that names the converted layers, or an empty list if there are none.
+def convert_holes(layer: LayerParameter) -> bool:
+    """Convert ``hole``, or ``hole_h`` and ``hole_w``, of a layer to ``dilation``, in place; return whether it has them.
 
     Raises:
-        NetError: If a layer has ``hole`` together with ``hole_h``, ``hole_w`` or ``dilation``.
+        NetError: If the layer has ``hole`` together with ``hole_h``, ``hole_w`` or ``dilation``.
     """
-    converted = []
-    for layer in net.layer:
-        param = layer.convolution_param if layer.has("convolution_param") else ConvolutionParameter()
-        given = [name for name in HOLES if param.has(name)]
-        if not given:
-            continue
-        if param.dilation or ("hole" in given and len(given) > 1):
-            got = f"{', '.join(given)}{' and dilation' if param.dilation else ''}"
-            raise NetError(
-                "the distance between taps is set twice", layer=layer.name, type=layer.type, line=layer.line, got=got
-            )
-        sides = ("hole",) if "hole" in given else ("hole_h", "hole_w")
-        param.dilation = [HOLES[name].get(param) for name in sides]
-        for name in given:
-            param.clear(name)
-        converted.append(layer.name)
-    return [f"hole of {upgrade.quote_names(converted)} became dilation."] if converted else []
+    param = layer.convolution_param if layer.has("convolution_param") else ConvolutionParameter()
+    given = [name for name in HOLES if param.has(name)]
+    if not given:
+        return False
+    if param.dilation or ("hole" in given and len(given) > 1):
+        got = f"{', '.join(given)}{' and dilation' if param.dilation else ''}"
+        raise NetError("the distance between taps is set twice", got=got).at(layer.place)
+    sides = ("hole",) if "hole" in given else ("hole_h", "hole_w")
+    param.dilation = [HOLES[name].get(param) for name in sides]
+    for name in given:
+        param.clear(name)
+    return True
 
 
-upgrade.TRANSLATIONS.append(convert_holes)
+upgrade.LAYER_TRANSLATIONS.append((convert_holes, "hole of {} became dilation."))

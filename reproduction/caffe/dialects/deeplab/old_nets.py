@@ -9,7 +9,7 @@ from __future__ import annotations
 from reproduction.caffe.dialects.deeplab import DEEPLAB
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.schema import LayerParameter, NetParameter
+from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import boolean, int32, integers, nested, singles, string
 from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import INT32
@@ -50,39 +50,29 @@ LayerParameter.add_field("mat_read_param", nested(47, MatFileParameter), DEEPLAB
 LayerParameter.add_field("mat_write_param", nested(46, MatFileParameter), DEEPLAB)
 
 
-def convert_old_fields(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``softmaxloss_param`` of the layers of a net to ``loss_param``, and drop ``strict_dim``, in place.
-
-    Args:
-        net: the net, in the current form.
-        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
+def convert_old_fields(layer: LayerParameter) -> bool:
+    """Convert ``softmaxloss_param`` of a layer to ``loss_param``, and drop ``strict_dim``, in place.
 
     Returns:
-        A sentence that names the converted layers, or an empty list if there are none.
+        Whether the layer has ``softmaxloss_param``.
 
     Raises:
-        NetError: If a layer has weights of classes, or several labels that do not count.
+        NetError: If the layer has weights of classes, or several labels that do not count.
     """
-    converted = []
-    for layer in net.layer:
-        layer.clear("strict_dim")
-        if not layer.has("softmaxloss_param"):
-            continue
-        param = SOFTMAX_LOSS.get(layer)
-        if param.has("weight_source") or len(param.ignore_label) > 1:
-            raise NetError(
-                "softmaxloss_param has weights, or several ignored labels",
-                layer=layer.name,
-                type=layer.type,
-                line=layer.line,
-                want="at most one ignore_label",
-                remedy="Use SegNet's class_weighting for weights.",
-            )
-        for label in param.ignore_label:
-            layer.loss_param.ignore_label = label
-        layer.clear("softmaxloss_param")
-        converted.append(layer.name)
-    return [f"softmaxloss_param of {upgrade.quote_names(converted)} became loss_param."] if converted else []
+    layer.clear("strict_dim")
+    if not layer.has("softmaxloss_param"):
+        return False
+    param = SOFTMAX_LOSS.get(layer)
+    if param.has("weight_source") or len(param.ignore_label) > 1:
+        raise NetError(
+            "softmaxloss_param has weights, or several ignored labels",
+            want="at most one ignore_label",
+            remedy="Use SegNet's class_weighting for weights.",
+        ).at(layer.place)
+    for label in param.ignore_label:
+        layer.loss_param.ignore_label = label
+    layer.clear("softmaxloss_param")
+    return True
 
 
-upgrade.TRANSLATIONS.append(convert_old_fields)
+upgrade.LAYER_TRANSLATIONS.append((convert_old_fields, "softmaxloss_param of {} became loss_param."))
