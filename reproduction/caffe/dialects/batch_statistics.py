@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,13 @@ def per_channel(blob: Tensor, axes: int) -> Tensor:
 def channel_axes(x: Tensor) -> list[int]:
     """Return the axes over which the statistics of a channel are computed: all but axis 1."""
     return [axis for axis in range(x.dim()) if axis != 1]
+
+
+@torch.no_grad()
+def update_statistics(blobs: Sequence[Tensor], batch: Sequence[Tensor], kept: float) -> None:
+    """Set each blob to ``kept * blob + (1 - kept) * statistics of the batch``, in place."""
+    for blob, new in zip(blobs, batch, strict=True):
+        blob.mul_(kept).add_(new.reshape(blob.shape), alpha=1 - kept)
 
 
 def normalize(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:

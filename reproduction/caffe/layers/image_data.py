@@ -82,6 +82,11 @@ def _interpolation_taps(size: int, wanted: int) -> tuple[Int64, ...]:
     return first, np.minimum(first + 1, size - 1), 2048 - share, share
 
 
+def draw(generator: torch.Generator | None, count: int) -> int:
+    """Return a random integer from 0 to ``count - 1``."""
+    return int(torch.randint(count, (), generator=generator))
+
+
 class Transform:
     """The operations of ``transform_param``: subtract a mean, crop, mirror and scale.
 
@@ -131,7 +136,7 @@ class Transform:
                 raise DataError("the image does not fit the mean", path=path, got=values.shape, want=want)
             values -= self.mean
         values = self._crop(values, path, training)
-        if self.param.mirror and self._draw(2):
+        if self.param.mirror and draw(self.generator, 2):
             values = values[:, :, ::-1]
         return values * np.float32(self.param.scale)
 
@@ -142,11 +147,8 @@ class Transform:
         spare = [size - crop for size in values.shape[1:]]
         if min(spare) < 0:
             raise DataError("the image is smaller than crop_size", path=path, got=values.shape[1:], want=(crop, crop))
-        top, left = (self._draw(n + 1) if training else n // 2 for n in spare)
+        top, left = (draw(self.generator, n + 1) if training else n // 2 for n in spare)
         return values[:, top : top + crop, left : left + crop]
-
-    def _draw(self, count: int) -> int:
-        return int(torch.randint(count, (), generator=self.generator))
 
 
 class ListedFilesLayer(BaseDataLayer):
@@ -180,7 +182,7 @@ class ListedFilesLayer(BaseDataLayer):
             raise NetError("batch_size must be positive", got=param.batch_size)
         self._lines = self.read_list(param.source)
         self._shuffle = Shuffle(param.shuffle, self.generator)
-        self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
+        self._skipped = draw(self.generator, param.rand_skip) if param.rand_skip else 0
         if self._skipped >= len(self._lines):
             raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
         self._next_line = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reproduction.caffe.dialects.batch_statistics import channel_axes, normalize, per_channel
+from reproduction.caffe.dialects.batch_statistics import channel_axes, normalize, per_channel, update_statistics
 from reproduction.caffe.dialects.nvidia import NVIDIA
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
@@ -94,15 +94,10 @@ class BatchNorm(Layer):
             # earlier pass in phase TRAIN. This is the gradient of what was computed.
             return (torch.addcmul(shift, (x - mean) * (variance + eps).rsqrt(), scale),)
         variance, mean = torch.var_mean(x.detach(), channel_axes(x), correction=0, keepdim=True)
-        self._update_statistics(mean, variance + eps)
-        return (normalize(x, scale, shift, mean, (variance + eps).rsqrt()),)
-
-    @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         kept = self.layer_param.batch_norm_param.moving_average_fraction if self._batches >= _COPIED else 0.0
         self._batches += 1
-        for blob, new in zip(self.blobs[:2], (mean, variance), strict=True):
-            blob.mul_(kept).add_(new.reshape(blob.shape), alpha=1 - kept)
+        update_statistics(self.blobs[:2], (mean, variance + eps), kept)
+        return (normalize(x, scale, shift, mean, (variance + eps).rsqrt()),)
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return True: the fork overwrites the gradients of scale and bias."""

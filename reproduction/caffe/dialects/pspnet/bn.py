@@ -7,7 +7,7 @@ import enum
 import torch
 from torch import Tensor
 
-from reproduction.caffe.dialects.batch_statistics import channel_axes, normalize, per_channel
+from reproduction.caffe.dialects.batch_statistics import channel_axes, normalize, per_channel, update_statistics
 from reproduction.caffe.dialects.pspnet import PSPNET
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
@@ -101,16 +101,10 @@ class BN(Layer):
             return (torch.addcmul(bias.detach(), x - mean, factor),)
         if self.training:
             variance, mean = torch.var_mean(x.detach(), channel_axes(x), correction=0, keepdim=True)
-            self._update_statistics(mean, variance)
+            update_statistics(self.blobs[2:], (mean, variance), param.momentum)
         # Upstream bug, kept: in phase TEST, BN passes back the gradient for statistics of the batch, although it
         # normalizes by the stored ones, unless it is frozen (bn_layer.cpp L212-L338).
         return (normalize(x, slope, bias, mean, (variance + param.eps).rsqrt()),)
-
-    @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        momentum = BN_PARAM.get(self.layer_param).momentum
-        for blob, new in zip(self.blobs[2:], (mean, variance), strict=True):
-            blob.mul_(momentum).add_(new.reshape(blob.shape), alpha=1 - momentum)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         """Return an affine ``PointwiseForm`` if the statistics are the stored ones."""

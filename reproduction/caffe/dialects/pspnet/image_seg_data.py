@@ -6,7 +6,6 @@ import enum
 from typing import Any
 
 import numpy as np
-import torch
 
 from reproduction.caffe.dialects.paired_images import check_same_size, resize_nearest
 from reproduction.caffe.dialects.pspnet import PSPNET
@@ -14,7 +13,7 @@ from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.data import read_file_list
-from reproduction.caffe.layers.image_data import ImageData, ListedFilesLayer, Transform, read_image, resize
+from reproduction.caffe.layers.image_data import ImageData, ListedFilesLayer, Transform, draw, read_image, resize
 from reproduction.caffe.schema import ImageDataParameter, TransformationParameter
 from reproduction.caffe.schema.field import choice, int32, singles, uint32
 from reproduction.caffe.typing import Float32, UInt8
@@ -118,7 +117,7 @@ class ImageSegData(ListedFilesLayer):
         # The mean is subtracted first, so that padding with it is padding with 0.
         values = self._transform(image, path, training=self.training)
         values, targets = self._pad_and_crop(values, labels.transpose(2, 0, 1).astype(np.float32))
-        if self.layer_param.transform_param.mirror and self._draw(2):
+        if self.layer_param.transform_param.mirror and draw(self.generator, 2):
             values, targets = values[:, :, ::-1], targets[:, :, ::-1]
         limits = [min(pair) for pair in zip(size, values.shape[1:], strict=True)]
         return (values, targets, np.array([[limits]], np.float32))[: len(self.layer_param.top)]
@@ -147,7 +146,7 @@ class ImageSegData(ListedFilesLayer):
         factors = FACTORS.get(self.layer_param.transform_param)
         if not factors:
             return image, labels
-        factor = np.float32(factors[self._draw(len(factors))])
+        factor = np.float32(factors[draw(self.generator, len(factors))])
         height, width = (int(np.float32(size) * factor) for size in image.shape[:2])
         return resize(image, height, width), resize_nearest(labels, height, width)
 
@@ -159,9 +158,6 @@ class ImageSegData(ListedFilesLayer):
         void = min(max(IGNORED.get(self.settings()), 0), 255)
         targets = np.pad(targets, [(0, 0), *missing], constant_values=void)
         spare = [size - crop for size, crop in zip(values.shape[1:], self._crop, strict=True)]
-        top, left = (self._draw(count + 1) if self.training else count // 2 for count in spare)
+        top, left = (draw(self.generator, count + 1) if self.training else count // 2 for count in spare)
         area = np.s_[:, top : top + self._crop[0], left : left + self._crop[1]]
         return values[area], targets[area]
-
-    def _draw(self, count: int) -> int:
-        return int(torch.randint(count, (), generator=self.generator))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from reproduction.caffe.dialects.paired_images import check_same_size, read_pairs, resize_nearest
 from reproduction.caffe.dialects.segnet import ENET, SEGNET
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
-from reproduction.caffe.layers.image_data import ListedFilesLayer, Transform, read_image, resize
+from reproduction.caffe.layers.image_data import ListedFilesLayer, Transform, draw, read_image, resize
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import boolean, nested, string, uint32
 from reproduction.caffe.schema.message import Message
@@ -117,19 +116,16 @@ class DenseImageData(ListedFilesLayer):
             labels = resize_nearest(labels, param.new_height // factor, param.new_width // factor)
         else:
             check_same_size(image, labels, paths[1])
-        if param.mirror and self._draw(2):
+        if param.mirror and draw(self.generator, 2):
             image, labels = image[:, ::-1], labels[:, ::-1]
         if param.crop_height:
             spare = image.shape[0] - param.crop_height, image.shape[1] - param.crop_width
             if min(spare) < 0:
                 want = f"at least {param.crop_height} x {param.crop_width}"
                 raise DataError("the image is smaller than the crop", path=paths[0], got=image.shape[:2], want=want)
-            top, left = (self._draw(count + 1) for count in spare)
+            top, left = (draw(self.generator, count + 1) for count in spare)
             image, labels = (
                 each[top : top + param.crop_height, left : left + param.crop_width] for each in (image, labels)
             )
         values = self._transform(image, paths[0], training=self.training)
         return values, labels.transpose(2, 0, 1).astype(np.float32)
-
-    def _draw(self, count: int) -> int:
-        return int(torch.randint(count, (), generator=self.generator))
