@@ -6,7 +6,7 @@ Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-52, L410-430, L465-554.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,13 @@ def shape(blob: BlobProto) -> tuple[int, ...]:
     if is_legacy(blob):
         return (blob.num, blob.channels, blob.height, blob.width)
     return tuple(blob.shape.dim)
+
+
+def set_shape(blob: BlobProto, shape: Sequence[int]) -> None:
+    """Set the shape of a blob, in place, in the field ``shape`` instead of the old fields."""
+    for name in _LEGACY:
+        blob.clear(name)
+    blob.shape = BlobShape(dim=list(shape))
 
 
 def to_array(blob: BlobProto, path: StrPath = "blob") -> Floats:

@@ -319,11 +319,7 @@ def _add_diffs(layer: LayerParameter, diffs: dict[int, Floats]) -> None:
 
 
 def _gradient(blob: BlobProto) -> Floats | None:
-    for name in ("double_diff", "diff"):
-        if blob.has(name):
-            found: Floats = getattr(blob, name)
-            return found
-    return None
+    return next((getattr(blob, name) for name in ("double_diff", "diff") if blob.has(name)), None)
 
 
 def _is_shared(layer: LayerParameter, i: int, blob: BlobProto, owners: dict[str, BlobProto]) -> bool:

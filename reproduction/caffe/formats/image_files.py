@@ -174,7 +174,8 @@ def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asar
     """
     whole: Array | None = None
     for rows, part in split_rows(image):
-        pixels = _convert(part, convert)
+        with _decoding():
+            pixels = convert(part)
         if part.size == image.size:
             return pixels if pixels.flags.writeable else pixels.copy()
         if whole is None:
@@ -195,10 +196,8 @@ def split_rows(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     Raises:
         DataError: If the pixels cannot be decoded.
     """
-    try:
+    with _decoding():
         image.load()
-    except Exception as error:  # Pillow's decoders may raise any exception for a damaged file, even IndexError
-        raise _decoding_error(error) from None
     width, height = image.size
     if width * height <= _PIXELS_AT_A_TIME:
         yield slice(0, height), image
@@ -209,12 +208,14 @@ def split_rows(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield slice(top, bottom), image.crop((0, top, width, bottom))
 
 
-def _convert(part: Image.Image, convert: Callable[[Image.Image], Array]) -> Array:
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Context manager that converts the errors of Pillow, which may raise any exception for a damaged file."""
     try:
-        return convert(part)
+        yield
     except DataError:
         raise
-    except Exception as error:  # such as for a palette that is too short
+    except Exception as error:  # even IndexError; or such as for a palette that is too short
         raise _decoding_error(error) from None
 
 

@@ -21,7 +21,7 @@ from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPat
 from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, prototxt, tensors, torch_file
 from reproduction.caffe.formats.upgrade import upgrade_net
 from reproduction.caffe.formats.zip_archive import Archive
-from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter
+from reproduction.caffe.schema import LayerParameter, NetParameter
 from reproduction.caffe.typing import Floats, Progress
 
 FORMATS = {
@@ -320,8 +320,5 @@ def _with_modern_shapes(weights: Weights) -> NetParameter:
     for layer in net.layer:
         for i, blob in enumerate(layer.blobs):
             if blobs.is_legacy(blob):
-                shape = blobs.modern_shape(blob, layer.type, i)
-                for name in ("num", "channels", "height", "width"):
-                    blob.clear(name)
-                blob.shape = BlobShape(dim=list(shape))
+                blobs.set_shape(blob, blobs.modern_shape(blob, layer.type, i))
     return net

@@ -24,7 +24,6 @@ from reproduction.caffe.formats import blobs, caffemodel, upgrade
 from reproduction.caffe.schema import (
     BatchNormParameter,
     BlobProto,
-    BlobShape,
     LayerParameter,
     NetParameter,
     ScaleParameter,
@@ -160,9 +159,7 @@ def _flatten(blob: BlobProto) -> None:
     """Reshape a blob of shape (1, C, 1, 1) to (C,), BVLC's shape, in place."""
     shape = blobs.shape(blob)
     if len(shape) == 4 and shape == (1, shape[1], 1, 1):
-        for name in ("num", "channels", "height", "width"):
-            blob.clear(name)
-        blob.shape = BlobShape(dim=[shape[1]])
+        blobs.set_shape(blob, [shape[1]])
 
 
 def _split_scale(layer: LayerParameter) -> LayerParameter:

@@ -86,19 +86,12 @@ class Pad(Layer):
     reads = frozenset({"pad_param.paddings", "pad_param.constant_values"})
     top_is_free = True
 
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Check the number of paddings."""
-        self._check(bottoms[0])
-
-    def _check(self, bottom: Shape) -> None:
-        paddings = PAD.get(self.layer_param).paddings
-        if len(paddings) != 2 * len(bottom):
-            raise NetError("there must be two paddings for each axis", got=len(paddings), want=2 * len(bottom))
-
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top."""
-        self._check(bottoms[0])
-        pairs = _pairs(PAD.get(self.layer_param).paddings)
+        paddings = PAD.get(self.layer_param).paddings
+        if len(paddings) != 2 * len(bottoms[0]):
+            raise NetError("there must be two paddings for each axis", got=len(paddings), want=2 * len(bottoms[0]))
+        pairs = _pairs(paddings)
         return [tuple(size + sum(pair) for size, pair in zip(bottoms[0], pairs, strict=True))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
