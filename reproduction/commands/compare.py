@@ -26,6 +26,7 @@ from functools import partial
 
 from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import ReproductionError, did_you_mean
+from reproduction.caffe.formats import files
 from reproduction.commands.bars import Bars
 from reproduction.commands.parsers import make_parser
 from reproduction.commands.start import versions
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = args.report / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "comparison.json", folder / "index.html"]
-    comparison.write_comparison(done, paths[0])
+    files.write_text(paths[0], comparison.format_comparison(done))
     comparison_page.write_page(done, find_galleries(thin_nets, args), paths[1])
     say("", *comparison.format_rows(done).split("\n"), "", done.rule(), "", ", ".join(map(str, paths)))
     if args.record:

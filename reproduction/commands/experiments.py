@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Bars() as bars:
         settings = Settings(
             sets[0], args.data, args.out / sets[0], args.weights, range(1, args.seeds + 1), args.iterations, args.limit,
-            args.device, progress=lambda name, unit: bars(name, unit=unit), note=say_above,
+            args.device, progress=bars, note=say_above,
         )  # fmt: skip
         for experiment in chosen:
             results[experiment.name] = measure(experiment, settings)

@@ -76,10 +76,7 @@ def compute_table(name: str, args: argparse.Namespace, nets: Sequence[NetRecord]
             net.name: forward_time.measure_forward_time(net, args.size, args.trials, args.device) for net in nets
         }
         return tables.time_table(seconds, device, args.trials, args.size)
-    settings = Settings(
-        args.set, args.data, args.out, limit=args.limit, device=args.device,
-        progress=lambda name, unit: bars(name, unit=unit),
-    )  # fmt: skip
+    settings = Settings(args.set, args.data, args.out, limit=args.limit, device=args.device, progress=bars)
     if name == "bound":
         bounds = table.EXPERIMENTS["bounds"]
         return replace(make_table(bounds, measure(bounds, settings)), name=name)

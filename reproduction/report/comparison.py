@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Annotated
 
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.fcn.nets import forward_time, net_files, receptive_field
 from reproduction.fcn.nets.mini_family import ThinNet
@@ -223,15 +223,6 @@ def load_newest(folder: StrPath) -> Comparison:
     if not found:
         raise DataError("there is no recorded comparison", path=folder, remedy="fcn compare --record writes one.")
     return max(found, key=lambda each: datetime.fromisoformat(each.measured))
-
-
-def write_comparison(comparison: Comparison, path: StrPath) -> None:
-    """Write a comparison to a JSON file atomically.
-
-    Raises:
-        ReproductionError: If the file cannot be written.
-    """
-    files.write_text(path, format_comparison(comparison))
 
 
 def record_comparison(comparison: Comparison, folder: StrPath) -> Path:
