@@ -156,6 +156,12 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
     return [Window(k, s, p) for k, s, p in zip(kernel, stride, pad, strict=True)]
 
 
+def unfold_arguments(windows: Sequence[Window]) -> dict[str, tuple[int, ...]]:
+    """Return the windows along height and width as the arguments that ``F.unfold`` and ``F.fold`` of torch take."""
+    names = {"kernel_size": "kernel", "dilation": "dilation", "padding": "pad", "stride": "stride"}
+    return {theirs: tuple(getattr(window, ours) for window in windows) for theirs, ours in names.items()}
+
+
 def conv_size(size: int, window: Window) -> int:
     """Return the output size of a convolution along one axis, rounded down as in Caffe.
 

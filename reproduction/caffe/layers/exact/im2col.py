@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
-from reproduction.caffe.geometry import Window
+from reproduction.caffe.geometry import Window, unfold_arguments
 from reproduction.caffe.layers.exact.blas import product, row_sums, take_total
 from reproduction.caffe.typing import Float32
 
@@ -119,8 +119,7 @@ def _pad(image: Tensor, windows: tuple[Window, ...]) -> Tensor:
 
 def _im2col(padded: Tensor, windows: tuple[Window, ...]) -> Float32:
     """Return the windows of an image (C, H, W) as columns, (C * taps, h * w)."""
-    kernel, dilation, stride = zip(*((w.kernel, w.dilation, w.stride) for w in windows), strict=True)
-    found: Float32 = F.unfold(padded[None], kernel, dilation, 0, stride)[0].numpy()
+    found: Float32 = F.unfold(padded[None], **{**unfold_arguments(windows), "padding": (0, 0)})[0].numpy()
     return found
 
 
@@ -143,15 +142,14 @@ def _gather(image: Tensor, rows: Float32, windows: tuple[Window, ...]) -> Tensor
 
 def _scatter(image: Tensor, rows: Float32, windows: tuple[Window, ...], sizes: Sequence[int]) -> Tensor:
     """Multiply the transposed ``rows`` (group, K, M) by ``image`` (C, H, W) and sum the columns into the top."""
-    kernel, dilation, pad, stride = zip(*((w.kernel, w.dilation, w.pad, w.stride) for w in windows), strict=True)
     group, _, width = rows.shape
-    taps = kernel[0] * kernel[1]
+    taps = windows[0].kernel * windows[1].kernel
     values = image.reshape(group, -1, image[0].numel()).numpy()
     top = torch.empty(group, width // taps, *sizes)
     for g in range(group):
         for band in _bands(width // taps, taps * values.shape[2]):
             columns = product(rows[g, :, band.start * taps : band.stop * taps].T, values[g])
-            top[g, band] = F.fold(torch.from_numpy(columns)[None], tuple(sizes), kernel, dilation, pad, stride)[0]
+            top[g, band] = F.fold(torch.from_numpy(columns)[None], tuple(sizes), **unfold_arguments(windows))[0]
     return top.flatten(0, 1)
 
 

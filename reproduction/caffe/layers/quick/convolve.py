@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional as F
 
-from reproduction.caffe.geometry import Window, conv_size
+from reproduction.caffe.geometry import Window, conv_size, unfold_arguments
 from reproduction.caffe.layers.quick import winograd
 
 _NARROW = 128  # number of channels up to which torch is not slower in channels_last format
@@ -148,18 +148,13 @@ def _is_dense(windows: Sequence[Window]) -> bool:
     return all((window.stride, window.dilation) == (1, 1) for window in windows)
 
 
-def _unfold_arguments(windows: Sequence[Window]) -> dict[str, Any]:
-    names = {"kernel_size": "kernel", "dilation": "dilation", "padding": "pad", "stride": "stride"}
-    return {theirs: tuple(getattr(window, ours) for window in windows) for theirs, ours in names.items()}
-
-
 def _window_rows(x: Tensor, windows: Sequence[Window]) -> Tensor:
     """Return the windows of ``x`` (N, C, H, W) as rows, (N, h * w, C * taps)."""
-    return _pixel_rows(x) if _is_pointwise(windows) else F.unfold(x, **_unfold_arguments(windows)).mT
+    return _pixel_rows(x) if _is_pointwise(windows) else F.unfold(x, **unfold_arguments(windows)).mT
 
 
 def _sum_windows(rows: Tensor, x: Tensor, windows: Sequence[Window]) -> Tensor:
     """Sum the windows ``rows`` (N, h * w, C * taps) into images of the shape of ``x``."""
     if _is_pointwise(windows):
         return rows.reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
-    return F.fold(rows.mT, tuple(x.shape[2:]), **_unfold_arguments(windows))
+    return F.fold(rows.mT, tuple(x.shape[2:]), **unfold_arguments(windows))
