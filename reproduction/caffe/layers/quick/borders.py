@@ -123,11 +123,15 @@ def _save_compact(kept: Tensor, expanded: Tensor, runs: Sequence[RowRuns]) -> sa
 
 @dataclass(frozen=True)
 class _RowRun:
-    """A slice of kept rows and the slice that they expand to; with ``repeats``, a single row and its copies."""
+    """A slice of rows and the slice that they become: as many rows, the copies of a single row, or the sum of all."""
 
-    kept: slice
-    expanded: slice
-    repeats: bool
+    source: slice
+    target: slice
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether several rows become one."""
+        return bool(self.source.stop - self.source.start > self.target.stop - self.target.start)
 
 
 RowRuns = tuple[_RowRun, ...]
@@ -143,7 +147,7 @@ def _find_runs(wanted: Sequence[int]) -> RowRuns:
             while stop < len(wanted) and wanted[stop] == 1:
                 stop += 1
         length = sum(wanted[start:stop])
-        found.append(_RowRun(slice(start, stop), slice(place, place + length), wanted[start] > 1))
+        found.append(_RowRun(slice(start, stop), slice(place, place + length)))
         start, place = stop, place + length
     return tuple(found)
 
@@ -184,9 +188,9 @@ def _plan_sliding(counts: tuple[int, ...], window: Window, size: int) -> _Slidin
 
 
 def _expand(x: Tensor, runs: Sequence[RowRuns]) -> Tensor:
-    if not any(run.repeats for axis in runs for run in axis):
+    if all(run.source == run.target for axis in runs for run in axis):
         return x
-    return _Expand.apply(x, *runs)  # type: ignore[no-any-return, no-untyped-call]
+    return _CopyRuns.apply(x, *runs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _empty(like: Tensor, height: int, width: int) -> Tensor:
@@ -196,37 +200,20 @@ def _empty(like: Tensor, height: int, width: int) -> Tensor:
     return torch.empty((*like.shape[:2], height, width), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-class _Expand(Function):
-    """Expand the kept rows and columns."""
+class _CopyRuns(Function):
+    """Copy runs of rows and columns to where they become others; the gradient is copied the other way."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: RowRuns, columns: RowRuns) -> Tensor:
-        ctx.runs = rows, columns
-        expanded = _empty(x, rows[-1].expanded.stop, columns[-1].expanded.stop)
+        ctx.back = [tuple(_RowRun(run.target, run.source) for run in runs) for runs in (rows, columns)]
+        found = _empty(x, rows[-1].target.stop, columns[-1].target.stop)
         for row in rows:
             for column in columns:
-                expanded[:, :, row.expanded, column.expanded] = x[:, :, row.kept, column.kept]
-        return expanded
+                part = x[:, :, row.source, column.source]
+                axes = [axis for axis, run in ((2, row), (3, column)) if run.is_sum]
+                found[:, :, row.target, column.target] = part.sum(axes, keepdim=True) if axes else part
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Collect.apply(gradients[0], *ctx.runs), None, None  # type: ignore[no-untyped-call]
-
-
-class _Collect(Function):
-    """Sum expanded rows and columns: the gradient of ``_Expand``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: RowRuns, columns: RowRuns) -> Tensor:
-        ctx.runs = rows, columns
-        kept = _empty(x, rows[-1].kept.stop, columns[-1].kept.stop)
-        for row in rows:
-            for column in columns:
-                part = x[:, :, row.expanded, column.expanded]
-                axes = [axis for axis, run in ((2, row), (3, column)) if run.repeats]
-                kept[:, :, row.kept, column.kept] = part.sum(axes, keepdim=True) if axes else part
-        return kept
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Expand.apply(gradients[0], *ctx.runs), None, None  # type: ignore[no-untyped-call]
+        return _CopyRuns.apply(gradients[0], *ctx.back), None, None  # type: ignore[no-untyped-call]
