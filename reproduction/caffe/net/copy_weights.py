@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe.errors import StrPath, WeightsError
+from reproduction.caffe.errors import StrPath, WeightsError, join_first
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.formats.upgrade import SPLIT_OFF
 from reproduction.caffe.geometry import Shape
@@ -111,7 +111,7 @@ def copy_blobs(
                 report.ignored.append(layer_name)
             continue
         targets = params[name]
-        found += [BlobProto() for target in targets[len(found) :] if id(_find_base(target)) in owned]
+        found += [BlobProto() for target in targets[len(found) :] if id(find_base(target)) in owned]
         if reshape:
             report.ignored.extend(f"{layer_name} {i}" for i in range(len(targets), len(found)))
         elif len(found) != len(targets):
@@ -119,7 +119,7 @@ def copy_blobs(
             problem = f"layer {name!r} has another number of blobs"
             raise WeightsError(problem, path=path, got=count, want=want)
         for i, (target, blob) in enumerate(zip(targets, found, strict=False)):
-            if blob.is_empty() and id(_find_base(target)) in owned:
+            if blob.is_empty() and id(find_base(target)) in owned:
                 continue
             if not _has_shape(blob, tuple(target.shape), as_legacy=reshape):
                 report.reshaped.append(_reshape(name, i, blob, target, path, allowed=reshape))
@@ -144,13 +144,13 @@ def _list_untouched(report: CopyReport, params: Params, owned: set[int], path: S
         raise WeightsError(
             "no layer of these weights has the name of a layer of the net",
             path=path,
-            got=join_first(report.ignored) or "no layers with weights",
-            want=join_first([name for name, targets in params.items() if targets]),
+            got=join_first(report.ignored, 4) or "no layers with weights",
+            want=join_first([name for name, targets in params.items() if targets], 4),
             remedy="They belong to another net.",
         )
     copied = set(report.copied)
     for name, targets in params.items():
-        if name not in copied and not all(id(_find_base(target)) in owned for target in targets):
+        if name not in copied and not all(id(find_base(target)) in owned for target in targets):
             report.untouched.append(name)
 
 
@@ -180,7 +180,7 @@ def _find_owned(stored: Sequence[tuple[str, Sequence[BlobProto]]], params: Param
     last one, missing.
     """
     return {
-        id(_find_base(target))
+        id(find_base(target))
         for name, found in stored
         for target, blob in zip(params.get(name + suffix, ()), found, strict=False)
         if not blob.is_empty()
@@ -257,7 +257,7 @@ def _check_scale(ignored: str, params: Params, path: StrPath) -> None:
         )
 
 
-def _find_base(tensor: Tensor) -> Tensor:
+def find_base(tensor: Tensor) -> Tensor:
     """Return the tensor that a parameter is a view of, or the parameter itself.
 
     Layers that share a parameter in different shapes see views of it.
@@ -278,8 +278,3 @@ def assign_values(target: Tensor, values: Floating) -> None:
         # The values may be a read-only view of a mapped file, of which torch warns. It copies in several threads.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         target.copy_(torch.from_numpy(values).reshape(target.shape))
-
-
-def join_first(names: Sequence[str]) -> str:
-    """Return the first four names, separated by commas, with ``...`` if there are more."""
-    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

@@ -17,6 +17,7 @@ from torch import Tensor
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.convolution import Convolution
 from reproduction.caffe.layers.quick.borders import AnyBlob
+from reproduction.caffe.net.copy_weights import find_base
 from reproduction.caffe.net.net import Net
 
 
@@ -33,8 +34,10 @@ class Accumulation:
     def __init__(self, net: Net):
         layers = [layer for layer in net.children() if isinstance(layer, Layer)]
         setting = [layer for layer in layers if type(layer).sets_gradient is not Layer.sets_gradient]
-        concerned = {id(_owner(blob)) for layer in setting for blob in layer.blobs}
-        self._layers = [layer for layer in layers if not concerned.isdisjoint(id(_owner(blob)) for blob in layer.blobs)]
+        concerned = {id(find_base(blob)) for layer in setting for blob in layer.blobs}
+        self._layers = [
+            layer for layer in layers if not concerned.isdisjoint(id(find_base(blob)) for blob in layer.blobs)
+        ]
         self._overwritten: dict[int, Tensor] = {}
 
     def __enter__(self) -> None:
@@ -57,7 +60,7 @@ class Accumulation:
         hidden = dict[str, Any]()
         for i, name in enumerate(layer.blob_names):
             blob = getattr(layer, name)
-            owner = _owner(blob)
+            owner = find_base(blob)
             if id(owner) in self._overwritten:
                 hidden[name] = layer.__dict__.get(name)
                 layer.__dict__[name] = blob.detach()  # attribute lookup finds it before the registered parameter
@@ -79,11 +82,6 @@ def find_sole_users(net: Net) -> dict[int, Convolution]:
     No other layer uses such a weight, and the layer has one bottom.
     """
     layers = [layer for layer in net.children() if isinstance(layer, Layer)]
-    uses = Counter(id(_owner(blob)) for layer in layers for blob in layer.blobs for _ in layer.layer_param.bottom)
-    convolutions = {id(_owner(layer.blobs[0])): layer for layer in layers if isinstance(layer, Convolution)}
+    uses = Counter(id(find_base(blob)) for layer in layers for blob in layer.blobs for _ in layer.layer_param.bottom)
+    convolutions = {id(find_base(layer.blobs[0])): layer for layer in layers if isinstance(layer, Convolution)}
     return {key: layer for key, layer in convolutions.items() if uses[key] == 1}
-
-
-def _owner(blob: Tensor) -> Tensor:
-    """Return the parameter that the blob is a view of, or the blob itself if it is a parameter."""
-    return blob if blob._base is None else blob._base

@@ -41,6 +41,19 @@ class Rule:
     keeps_zero: bool = False
 
 
+@dataclass(frozen=True)
+class Policy:
+    """A learning-rate policy, e.g. step.
+
+    Attributes:
+        factor: Function from solver settings, iteration and step of the schedule to what ``base_lr`` is multiplied by.
+        reads: The solver's fields that this policy reads.
+    """
+
+    factor: Callable[[SolverParameter, int, int], float]
+    reads: frozenset[str]
+
+
 def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[float, int]:
     """Return the learning rate of an iteration, rounded to single precision, and the new step of the schedule.
 
@@ -61,7 +74,7 @@ def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[fl
     elif param.lr_policy == "multistep" and step < len(param.stepvalue) and iteration >= param.stepvalue[step]:
         step += 1  # Caffe: At most one step per call, even if several values were passed (sgd_solver.cpp L46)
     with np.errstate(all="ignore"):
-        rate = float(np.float32(param.base_lr * POLICIES[param.lr_policy](param, iteration, step)))
+        rate = float(np.float32(param.base_lr * POLICIES[param.lr_policy].factor(param, iteration, step)))
     if not math.isfinite(rate):
         raise ReproductionError(
             f"the learning rate is {rate} at iteration {iteration}",
@@ -84,7 +97,7 @@ def check_policy(param: SolverParameter) -> None:
             problem, place="solver", want=", ".join(POLICIES), remedy=did_you_mean(policy, POLICIES)
         )
     for name, least in (("gamma", 0), ("stepsize", 1), ("max_iter", 1)):
-        if name in POLICY_READS[policy] and getattr(param, name) < least:
+        if name in POLICIES[policy].reads and getattr(param, name) < least:
             raise ReproductionError(
                 f"lr_policy {policy!r} needs {name}",
                 place="solver",
@@ -114,31 +127,22 @@ def _power(param: SolverParameter, iteration: int, step: int) -> float:
     return float(np.power(float(param.gamma), step))
 
 
-POLICIES: dict[str, Callable[[SolverParameter, int, int], float]] = {
-    "fixed": lambda param, iteration, step: 1.0,
-    "step": _power,
-    "exp": lambda param, iteration, step: _power(param, iteration, iteration),
-    "inv": _inv,
-    "multistep": _power,
-    "poly": _poly,
-    "sigmoid": _sigmoid,
-}
-
-POLICY_READS: dict[str, frozenset[str]] = {
-    "fixed": frozenset(),
-    "step": frozenset({"gamma", "stepsize"}),
-    "exp": frozenset({"gamma"}),
-    "inv": frozenset({"gamma", "power"}),
-    "multistep": frozenset({"gamma", "stepvalue"}),
-    "poly": frozenset({"power", "max_iter"}),
-    "sigmoid": frozenset({"gamma", "stepsize"}),
+POLICIES: dict[str, Policy] = {
+    "fixed": Policy(lambda param, iteration, step: 1.0, frozenset()),
+    "step": Policy(_power, frozenset({"gamma", "stepsize"})),
+    "exp": Policy(lambda param, iteration, step: _power(param, iteration, iteration), frozenset({"gamma"})),
+    "inv": Policy(_inv, frozenset({"gamma", "power"})),
+    "multistep": Policy(_power, frozenset({"gamma", "stepvalue"})),
+    "poly": Policy(_poly, frozenset({"power", "max_iter"})),
+    "sigmoid": Policy(_sigmoid, frozenset({"gamma", "stepsize"})),
 }
 
 
 def find_unread_fields(param: SolverParameter) -> list[str]:
     """Return the solver's fields that are set but that only another ``lr_policy`` or solver ``type`` reads."""
-    reads = POLICY_READS[param.lr_policy] | RULES[param.type].reads | {"max_iter"}
-    known = frozenset().union(*POLICY_READS.values(), *(rule.reads for rule in RULES.values()))
+    reads = POLICIES[param.lr_policy].reads | RULES[param.type].reads | {"max_iter"}
+    entries: list[Policy | Rule] = [*POLICIES.values(), *RULES.values()]
+    known = frozenset().union(*(each.reads for each in entries))
     return [field.name for field, _ in param.set_fields() if field.name in known - reads]
 
 

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import errors
-from reproduction.caffe.errors import NetError, WeightsError, did_you_mean
+from reproduction.caffe.errors import NetError, WeightsError, did_you_mean, join_first
 from reproduction.caffe.formats import blobs
-from reproduction.caffe.net.copy_weights import CopyReport, assign_values, copy_blobs, join_first
+from reproduction.caffe.net.copy_weights import CopyReport, assign_values, copy_blobs
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Float64, Floating
@@ -230,8 +229,8 @@ def initialize(net: Net, record: NetRecord, parents: Mapping[str, NetParameter])
     if parents.keys() != record.parents.keys():
         raise WeightsError(
             f"{record.name} starts from the weights of other nets",
-            got=join_first(list(parents)),
-            want=join_first(list(record.parents)),
+            got=join_first(list(parents), 4),
+            want=join_first(list(record.parents), 4),
         )
     if parents:
         _check_complete(net, record, parents)
@@ -310,7 +309,7 @@ def list_misfits(net: Net, report: CopyReport) -> tuple[list[str], str]:
     """
     missing = [name for name in report.untouched if name not in find_constant_scales(net)]
     lists = {"no weights for": missing, "surplus weights for": report.ignored}
-    return missing, "; ".join(f"{what} {errors.join_first(names, 6)}" for what, names in lists.items() if names)
+    return missing, "; ".join(f"{what} {join_first(names, 6)}" for what, names in lists.items() if names)
 
 
 def _check_complete(net: Net, record: NetRecord, parents: Mapping[str, NetParameter]) -> None:
@@ -321,8 +320,8 @@ def _check_complete(net: Net, record: NetRecord, parents: Mapping[str, NetParame
     for name, layer in net.layers.items():
         if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in provided | may_lack:
             raise WeightsError(
-                f"layer {name!r} of {record.name} is not in the weights of {join_first(list(parents))}",
-                got=join_first(sorted(provided)) or "no layers with weights",
+                f"layer {name!r} of {record.name} is not in the weights of {join_first(list(parents), 4)}",
+                got=join_first(sorted(provided), 4) or "no layers with weights",
                 remedy="They belong to another net, or to an earlier stage.",
             )
 

@@ -402,7 +402,7 @@ def test_the_mini_nets_start_like_their_models():
             {"voc-fcn32s": "vgg16"},
             (
                 "layer 'score_fr' of voc-fcn16s is not in the weights of voc-fcn32s; got conv1_1, conv1_2, conv2_1, "
-                "conv2_2 .... They belong to another net, or to an earlier stage."
+                "conv2_2 and 12 more. They belong to another net, or to an earlier stage."
             ),
         ),
         (
@@ -410,15 +410,15 @@ def test_the_mini_nets_start_like_their_models():
             {"voc-fcn16s": "voc-fcn32s"},
             (
                 "layer 'score_pool4' of voc-fcn8s is not in the weights of voc-fcn16s; got conv1_1, conv1_2, conv2_1, "
-                "conv2_2 .... They belong to another net, or to an earlier stage."
+                "conv2_2 and 13 more. They belong to another net, or to an earlier stage."
             ),
         ),
         (
             "nyud-fcn32s-hha",
             {"vgg16": "caffenet"},
             (
-                "layer 'conv1_2' of nyud-fcn32s-hha is not in the weights of vgg16; got conv1, conv2, conv3, conv4 ...."
-                " They belong to another net, or to an earlier stage."
+                "layer 'conv1_2' of nyud-fcn32s-hha is not in the weights of vgg16; got conv1, conv2, conv3, conv4 and "
+                "4 more. They belong to another net, or to an earlier stage."
             ),
         ),
         (
