@@ -235,7 +235,8 @@ class OnnxGraph:
             raise missing_package("onnx", "export") from None
         size = sum(values.nbytes for values in self.constants.values())
         if size >= _MOST_BYTES:
-            raise NetError("the weights are too large for one file of ONNX", got=f"{size} bytes", want="less than 2 GB")
+            got, remedy = f"{size / 2**30:.1f} GiB of weights", "Export a program of torch.export."
+            raise NetError("an ONNX file holds less than 2 GiB", got=got, remedy=remedy)
         helper = onnx.helper
         nodes = [
             helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **node.attributes)

@@ -17,7 +17,7 @@ import torch
 import torch.fx.experimental._config
 from torch import Tensor, nn
 
-from reproduction.caffe.errors import NetError, ReproductionError, missing_package
+from reproduction.caffe.errors import NetError, missing_package
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import Python
 from reproduction.caffe.net import onnx_export
@@ -36,8 +36,6 @@ TOLERANCE = 2e-5
 LABEL_TOLERANCE = 1e-3
 #: How many pixels higher and wider the second image of a check is; a multiple of the strides of most nets.
 STEP = 64
-
-_ONNX_BYTES = 2**31 - 2**20  # of weights; protobuf limits a message to 2 GiB
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,6 @@ def export_onnx(
         ReproductionError: If the package onnx is missing, or the model is too large for one file.
         NetError: If layers have no equivalent in ONNX; the error lists all of them.
     """
-    size = sum(blob.numel() * blob.element_size() for blob in net.parameters())
-    if size >= _ONNX_BYTES:
-        remedy = "Export a program of torch.export."
-        raise ReproductionError("an ONNX file holds less than 2 GiB", got=f"{size / 2**30:.1f} GiB", remedy=remedy)
     graph = onnx_export.OnnxGraph(reserved=plan.outputs)
     names = {name: graph.name(name) for name in plan.shapes}
     values = onnx_export.add_layers(net, graph, names, plan.outputs)

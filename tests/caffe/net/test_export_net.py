@@ -8,6 +8,7 @@ import torch
 
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.formats import prototxt
+from reproduction.caffe.layers import onnx_graph
 from reproduction.caffe.net import export_net
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
@@ -191,7 +192,7 @@ def test_what_is_no_computed_blob_is_refused():
 
 
 def test_a_net_that_is_too_large_for_a_file_of_onnx_is_refused(monkeypatch):
-    monkeypatch.setattr(export_net, "_ONNX_BYTES", 100)
+    monkeypatch.setattr(onnx_graph, "_MOST_BYTES", 100)
     net = net_of(CONV, ("data", (1, 3, 9, 8)))
     with pytest.raises(ReproductionError, match=r"less than 2 GiB; got .* Export a program of torch"):
         exported(net)
