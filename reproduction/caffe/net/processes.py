@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import torch
@@ -25,18 +26,10 @@ def _restore(device: str, state: bytes) -> Generator:
     return made
 
 
-class _Fork:
-    """Flag that is set in a forked process until ``limit_threads_after_fork`` is called."""
-
-    pending = False
-
-    @classmethod
-    def note(cls) -> None:
-        cls.pending = True
-
+_forked = threading.Event()  # set in a forked process until ``limit_threads_after_fork`` is called
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_Fork.note)
+    os.register_at_fork(after_in_child=_forked.set)
 
 
 def limit_threads_after_fork() -> None:
@@ -47,6 +40,6 @@ def limit_threads_after_fork() -> None:
 
     Source: torch's notes on multiprocessing, "Poison fork in multiprocessing"; pytorch/pytorch issue 17199.
     """
-    if _Fork.pending:
+    if _forked.is_set():
         torch.set_num_threads(1)
-        _Fork.pending = False
+        _forked.clear()

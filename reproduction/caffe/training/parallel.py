@@ -47,15 +47,13 @@ class Ranks:
         """Whether this process runs the last samples of each iteration."""
         return self.rank == self.size - 1
 
-    def share(self, count: int, rank: int | None = None) -> range:
-        """Return the part of ``range(count)``, e.g. of the samples of an iteration, that one process computes.
+    def share(self, count: int) -> range:
+        """Return the part of ``range(count)``, e.g. of the samples of an iteration, that this process computes.
 
         Args:
             count: The number of samples.
-            rank: The process; None is this process.
         """
-        rank = self.rank if rank is None else rank
-        return range(count * rank // self.size, count * (rank + 1) // self.size)
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, mine: Sequence[float], count: int) -> list[float]:
         """Return the numbers of all processes, in order, e.g. the losses of all samples.
@@ -69,12 +67,7 @@ class Ranks:
         """
         if self.size == 1:
             return list(mine)
-        longest = math.ceil(count / self.size)
-        padded = torch.zeros(longest, dtype=torch.float64, device=self.device)
-        padded[: len(mine)] = torch.tensor(mine, dtype=torch.float64)
-        rows = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(rows, padded)
-        return [value for rank, row in enumerate(rows) for value in row[: len(self.share(count, rank))].tolist()]
+        return self.gather_objects([*mine, *[0.0] * (len(self.share(count)) - len(mine))])
 
     def gather_objects(self, mine: Sequence[T]) -> list[T]:
         """Return the objects of all processes in one list, in the order of the ranks.
