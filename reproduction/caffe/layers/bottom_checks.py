@@ -1,4 +1,4 @@
-"""Checks and conversions of bottoms that several layer types use."""
+"""Checks of settings and bottoms, and conversions of bottoms, that several layer types use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.schema import LayerParameter
+from reproduction.caffe.schema import LayerParameter, Message
 
 
 def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
@@ -24,6 +24,17 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
         raise NetError("the blob must have num, channels, height and width only", got=shape, want="at most 4 axes")
     num, channels, height, width = (*shape, 1, 1, 1, 1)[:4]
     return num, channels, height, width
+
+
+def check_positive(param: Message, *names: str) -> None:
+    """Check that fields of a layer's settings are positive.
+
+    Raises:
+        NetError: If one is not.
+    """
+    wrong = {name: getattr(param, name) for name in names if getattr(param, name) < 1}
+    if wrong:
+        raise NetError(f"{', '.join(wrong)} must be positive", got=", ".join(map(str, wrong.values())))
 
 
 def refuse_in_place(layer_param: LayerParameter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe import fillers
-from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import check_positive
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import BlobShape, FillerParameter
 from reproduction.caffe.typing import Array, Int64
@@ -39,6 +41,75 @@ class BaseDataLayer(Layer):
     def to_net_tensor(self, values: Tensor | Array) -> Tensor:
         """Return values as a tensor of the net's device and dtype."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
+
+
+def stack_batch(instances: Iterable[tuple[StrPath, Sequence[Array]]], remedy: str = "") -> tuple[Array, ...]:
+    """Stack the instances of a batch, and return one array for each top.
+
+    Args:
+        instances: For each instance, its file or place for errors, and its array for each top.
+        remedy: The remedy if they differ in size.
+
+    Raises:
+        DataError: If the arrays for the first top differ in shape.
+    """
+    loaded: list[Sequence[Array]] = []
+    for place, arrays in instances:
+        loaded.append(arrays)
+        got, want = arrays[0].shape, loaded[0][0].shape
+        if got != want:
+            raise DataError("the images of a batch must have one size", path=place, got=got, want=want, remedy=remedy)
+    return tuple(np.stack(top) for top in zip(*loaded, strict=True))
+
+
+class BatchLayer(BaseDataLayer):
+    """The base class of layers that load the instances of a batch one by one; the last one is followed by the first.
+
+    A subclass implements ``settings``, ``load`` and ``place``.
+
+    Attributes:
+        sized_by: The fields that give the instances of a batch the same size, for errors.
+    """
+
+    sized_by: ClassVar[str] = "crop_size"
+
+    def settings(self) -> Any:
+        """Return the message that has the fields ``source``, ``batch_size`` and others."""
+        raise NotImplementedError(type(self).__name__)
+
+    def load(self, number: int) -> Sequence[Array]:
+        """Load an instance by its number, counted over all epochs, and return one array for each top."""
+        raise NotImplementedError(type(self).__name__)
+
+    def place(self, number: int) -> str:
+        """Return where an instance is, for errors: its file, or its place in one."""
+        raise NotImplementedError(type(self).__name__)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check ``batch_size``."""
+        super().setup(bottoms)
+        check_positive(self.settings(), "batch_size")
+        self._next = 0
+
+    def seek(self, draw: int) -> None:
+        """Choose the batch that the next forward pass returns.
+
+        Args:
+            draw: The number of the batch, from 0.
+        """
+        self._next = draw * self.settings().batch_size
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Load the next instance, and return the shapes of the tops for a batch of such."""
+        return [(self.settings().batch_size, *array.shape) for array in self.load(self._next)]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Load the next batch."""
+        numbers = range(self._next, self._next + self.settings().batch_size)
+        instances = ((self.place(number), self.load(number)) for number in numbers)
+        batch = stack_batch(instances, f"Set {self.sized_by}, or batch_size: 1.")
+        self._next = numbers.stop
+        return tuple(map(self.to_net_tensor, batch))
 
 
 class Shuffle:
@@ -250,9 +321,8 @@ class MemoryData(BaseDataLayer):
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         param = self.layer_param.memory_data_param
+        check_positive(param, "batch_size", "channels", "height", "width")
         self._size = (param.batch_size, param.channels, param.height, param.width)
-        if min(self._size) < 1:
-            raise NetError("batch_size, channels, height and width must be positive", got=self._size)
         self._arrays: tuple[Array, Array] | None = None
         self._first: int | None = None
         self._position = 0

@@ -9,15 +9,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-from torch import Tensor
 
 from reproduction.caffe.errors import DataError, NetError, ReproductionError
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
-from reproduction.caffe.layers.data import BaseDataLayer
+from reproduction.caffe.layers.data import BatchLayer
 from reproduction.caffe.layers.image_data import Transform
-from reproduction.caffe.schema import DatabaseBackend, Datum
+from reproduction.caffe.schema import DatabaseBackend, DataParameter, Datum
 from reproduction.caffe.typing import Array
 
 _WANT = "an LMDB database, as Caffe's convert_imageset -backend lmdb writes"
@@ -133,7 +132,7 @@ def read_pixels(datum: Datum, place: str, *, color: bool | None = None) -> Array
 
 
 @register
-class Data(BaseDataLayer):
+class Data(BatchLayer):
     """Batches of images and labels from an LMDB database, in the order of its keys; the last is followed by the first.
 
     Random crops and mirroring use other random numbers than Caffe. As in Caffe, ``rand_skip`` is not read.
@@ -159,9 +158,7 @@ class Data(BaseDataLayer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Open the database, and load the mean that is subtracted."""
         super().setup(bottoms)
-        param, transform = self.layer_param.data_param, self.layer_param.transform_param
-        if param.batch_size < 1:
-            raise NetError("batch_size must be positive", got=param.batch_size)
+        param, transform = self.settings(), self.layer_param.transform_param
         if transform.force_color and transform.force_gray:
             raise NetError("force_color and force_gray are both set", want="one of them")
         if param.backend is not DatabaseBackend.LMDB:
@@ -169,43 +166,22 @@ class Data(BaseDataLayer):
         self._color = True if transform.force_color else False if transform.force_gray else None
         self._database = Database(param.source)
         self._transform = Transform(transform, self.generator)
-        self._next = 0
 
-    def seek(self, draw: int) -> None:
-        """Choose the batch that the next forward pass returns.
+    def settings(self) -> DataParameter:
+        return self.layer_param.data_param
 
-        Args:
-            draw: The number of the batch, from 0.
-        """
-        self._next = draw * self.layer_param.data_param.batch_size
+    def place(self, number: int) -> str:
+        return f"{self._database.path}, sample {number % self._database.count}"
 
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Load the next sample, and return the shapes of the tops for a batch of such."""
-        batch = self.layer_param.data_param.batch_size
-        return [(batch, *self._load(self._next)[0].shape), (batch,)][: len(self.layer_param.top)]
-
-    def _load(self, number: int) -> tuple[Array, int]:
-        datum = self._database.read(number)
-        place = f"{self._database.path}, sample {number % self._database.count}"
+    def load(self, number: int) -> tuple[Array, ...]:
+        """Load a sample, and return its pixels and its label."""
+        datum, place = self._database.read(number), self.place(number)
         try:
             pixels = read_pixels(datum, place, color=self._color)
         except DataError as error:
             raise error if error.place == place else DataError(error.problem, path=place, got=error.got) from None
-        return self._transform(pixels.transpose(1, 2, 0), place, training=self.training), datum.label
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Load the next batch."""
-        items = []
-        for _ in range(self.layer_param.data_param.batch_size):
-            items.append(self._load(self._next))
-            self._next += 1
-            if items[-1][0].shape != items[0][0].shape:
-                raise DataError(
-                    "the samples of a batch must have one size",
-                    path=f"{self._database.path}, sample {(self._next - 1) % self._database.count}",
-                    got=items[-1][0].shape,
-                    want=items[0][0].shape,
-                    remedy="Set crop_size, or batch_size: 1.",
-                )
-        tops = (np.stack([pixels for pixels, _ in items]), np.array([label for _, label in items], np.float32))
-        return tuple(map(self.to_net_tensor, tops[: len(self.layer_param.top)]))
+        tops = (
+            self._transform(pixels.transpose(1, 2, 0), place, training=self.training),
+            np.asarray(datum.label, np.float32),
+        )
+        return tops[: len(self.layer_param.top)]

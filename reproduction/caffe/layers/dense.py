@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
-from reproduction.caffe.layers.bottom_checks import class_index
+from reproduction.caffe.layers.bottom_checks import check_positive, class_index
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.reshaping import add_reshape
@@ -49,8 +49,7 @@ class InnerProduct(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.inner_product_param
-        if param.num_output < 1:
-            raise NetError("num_output must be positive", got=param.num_output)
+        check_positive(param, "num_output")
         self._inputs = math.prod(bottoms[0][canonical_axis(param.axis, len(bottoms[0])) :])
         shape = (param.num_output, self._inputs)
         self.add_blob(shape[::-1] if param.transpose else shape, param.weight_filler)
@@ -160,8 +159,7 @@ class Embed(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.embed_param
-        if param.num_output < 1 or param.input_dim < 1:
-            raise NetError("num_output and input_dim must be positive", got=f"{param.num_output} and {param.input_dim}")
+        check_positive(param, "num_output", "input_dim")
         self.add_blob((param.input_dim, param.num_output), param.weight_filler)
         if param.bias_term:
             self.add_blob((param.num_output,), param.bias_filler)

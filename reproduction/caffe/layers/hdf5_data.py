@@ -12,7 +12,7 @@ from reproduction.caffe.formats.hdf5_file.objects import HDF5File
 from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
-from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.bottom_checks import check_positive, legacy_shape
 from reproduction.caffe.layers.data import BaseDataLayer, Shuffle, read_file_list
 from reproduction.caffe.typing import Array
 
@@ -41,8 +41,7 @@ class HDF5Data(BaseDataLayer):
         """Load the list of files and the first file."""
         super().setup(bottoms)
         param = self.layer_param.hdf5_data_param
-        if param.batch_size < 1:
-            raise NetError("batch_size must be positive", got=param.batch_size)
+        check_positive(param, "batch_size")
         self._files: list[str] = read_file_list(param.source).split()
         if not self._files:
             raise DataError("the list names no HDF5 files", path=param.source)

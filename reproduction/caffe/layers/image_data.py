@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.data import BaseDataLayer, Shuffle, read_file_list
+from reproduction.caffe.layers.data import BatchLayer, Shuffle, read_file_list
 from reproduction.caffe.schema import ImageDataParameter, TransformationParameter
 from reproduction.caffe.typing import Float32, Int64, UInt8
 
@@ -151,16 +150,14 @@ class Transform:
         return values[:, top : top + crop, left : left + crop]
 
 
-class ListedFilesLayer(BaseDataLayer):
+class ListedFilesLayer(BatchLayer):
     """The base class of layers that load images, and labels of them, from the files of a list.
 
     A batch consists of the next ``batch_size`` lines of the list; the last line is followed by the first. A subclass
     implements ``settings``, ``read_list`` and ``load_item``.
     """
 
-    def settings(self) -> Any:
-        """Return the message that has the fields ``source``, ``batch_size``, ``shuffle`` and others."""
-        raise NotImplementedError(type(self).__name__)
+    sized_by = "new_height and new_width, crop_size"
 
     def read_list(self, source: str) -> list[Any]:
         """Load the list, and return the arguments of ``load_item`` for each line as a tuple."""
@@ -178,43 +175,19 @@ class ListedFilesLayer(BaseDataLayer):
             raise NetError(
                 "new_height and new_width must be set together", got=f"{param.new_height} and {param.new_width}"
             )
-        if param.batch_size < 1:
-            raise NetError("batch_size must be positive", got=param.batch_size)
         self._lines = self.read_list(param.source)
         self._shuffle = Shuffle(param.shuffle, self.generator)
         self._skipped = draw(self.generator, param.rand_skip) if param.rand_skip else 0
         if self._skipped >= len(self._lines):
             raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
-        self._next_line = 0
 
-    def seek(self, draw: int) -> None:
-        """Choose the batch that the next forward pass returns.
+    def load(self, number: int) -> tuple[Float32, ...]:
+        """Load the files of a line by its number, counted over all epochs."""
+        return self.load_item(*self._find_line(number))
 
-        Args:
-            draw: The number of the batch, from 0.
-        """
-        self._next_line = draw * self.settings().batch_size
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Load the files of the next line and return the shapes of the tops for a batch of such."""
-        tops = self.load_item(*self._find_line(self._next_line))
-        return [(self.settings().batch_size, *top.shape) for top in tops]
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        items: list[tuple[Float32, ...]] = []
-        for _ in range(self.settings().batch_size):
-            line = self._find_line(self._next_line)
-            self._next_line += 1
-            items.append(self.load_item(*line))
-            if items[-1][0].shape != items[0][0].shape:
-                raise DataError(
-                    "the images of a batch must have one size",
-                    path=self.settings().root_folder + line[0],
-                    got=items[-1][0].shape,
-                    want=items[0][0].shape,
-                    remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
-                )
-        return tuple(self.to_net_tensor(np.stack(top)) for top in zip(*items, strict=True))
+    def place(self, number: int) -> str:
+        """Return the path of an image by the number of its line."""
+        return str(self.settings().root_folder + self._find_line(number)[0])
 
     def _find_line(self, number: int) -> Any:
         """Return line ``number``, counted over all epochs and in shuffled order."""

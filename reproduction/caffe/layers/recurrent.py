@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import check_positive
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
 
@@ -142,8 +143,7 @@ class Recurrent(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the parameters; the stored state is zero."""
         param = self.layer_param.recurrent_param
-        if param.num_output < 1:
-            raise NetError("num_output must be positive", got=param.num_output)
+        check_positive(param, "num_output")
         exposed = self.states if param.expose_hidden else 0
         if not 0 <= len(bottoms) - 2 - exposed <= 1 or len(self.layer_param.top) != 1 + exposed:
             raise NetError(

@@ -7,17 +7,19 @@ training reads the same images as an uninterrupted one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.formats import hashes
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.data import stack_batch
 from reproduction.caffe.layers.image_data import Transform, read_image, read_image_list
 from reproduction.caffe.schema import LayerParameter, Phase
-from reproduction.caffe.typing import Float32
+from reproduction.caffe.typing import Array, Float32
 from reproduction.fcn.datasets import layouts
 
 
@@ -76,17 +78,13 @@ class ImageList:
         """
         generator = torch.Generator().manual_seed(mix_seeds(self.seed, 1, draw))
         transform = Transform(self.layer.transform_param, generator)
-        images, labels = [], []
-        for number in self._numbers(draw):
-            path, label = self.image(number)
+
+        def load(path: Path, label: int) -> tuple[Path, Sequence[Array]]:
             pixels = read_image(str(path), color=self.layer.image_data_param.is_color)
-            images.append(transform(pixels, str(path), training=self.training))
-            labels.append(label)
-            if images[-1].shape != images[0].shape:
-                raise DataError(
-                    "the images of a batch must have one size", path=path, got=images[-1].shape, want=images[0].shape
-                )
-        return dict(zip(self.layer.top, (np.stack(images), np.array(labels, np.float32)), strict=True))
+            return path, (transform(pixels, str(path), training=self.training), np.array(label, np.float32))
+
+        batch = stack_batch(load(*self.image(number)) for number in self._numbers(draw))
+        return dict(zip(self.layer.top, batch, strict=True))
 
     def image(self, number: int) -> tuple[Path, int]:
         """Return the path and label of image ``number``, counted from 0 over all epochs, each in its shuffled order."""

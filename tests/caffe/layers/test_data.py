@@ -138,7 +138,7 @@ def test_memory_data_without_data_says_how_to_give_them():
         ('type: "DummyData" dummy_data_param { shape { dim: 1 } data_filler { } data_filler { } }',
          "data_filler must be given once, or once for each top; got 2, want 1 or 1."),
         ('type: "MemoryData" top: "a" top: "b"',
-         "batch_size, channels, height and width must be positive; got (0, 0, 0, 0)."),
+         "batch_size, channels, height, width must be positive; got 0, 0, 0, 0."),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(text, error):

@@ -81,7 +81,7 @@ def test_encoded_images_are_decoded_and_converted(tmp_path):
     assert one()["data"].shape == (1, 1, 6, 7)
     assert net(source, transform="force_color: true")()["data"].shape == (2, 3, 6, 7)
     assert net(source, transform="force_gray: true")()["data"].shape == (2, 1, 6, 7)
-    with pytest.raises(DataError, match="sample 1: the samples of a batch must have one size"):
+    with pytest.raises(DataError, match="sample 1: the images of a batch must have one size"):
         net(source)()
 
 

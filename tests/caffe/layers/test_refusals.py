@@ -44,7 +44,7 @@ PRODUCT, ELTWISE = 'type: "InnerProduct" inner_product_param { %s }', 'type: "El
         (PRODUCT % "axis: 1", [(1, 3)], "num_output must be positive; got 0."),
         (PRODUCT % "num_output: 2 axis: 2", [(1, 3)], "there is no such axis; got 2, want -2 to 1."),
         ('type: "Embed" embed_param { num_output: 2 }', [(1,)],
-         "num_output and input_dim must be positive; got 2 and 0."),
+         "input_dim must be positive; got 0."),
         (ELTWISE % "", [(1, 3)], "wrong number of bottoms; got 1, want at least 2."),
         (ELTWISE % "", [(1, 3), (3, 1)], "bottom 1 differs in shape from bottom 0; got (3, 1), want (1, 3)."),
         (ELTWISE % "coeff: 1", [(1, 3)] * 2, "coeff must be given once for each bottom; got 1, want 2."),
