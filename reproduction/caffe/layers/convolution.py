@@ -25,6 +25,7 @@ from reproduction.caffe.geometry import (
     deconv_size,
 )
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
+from reproduction.caffe.layers.bottom_checks import check_positive
 from reproduction.caffe.layers.compiled_forms import ConvolutionForm, DeconvolutionForm
 from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
@@ -39,13 +40,8 @@ _WEIGHT_FIELDS = frozenset(
     f"convolution_param.{name}" for name in ("num_output", "group", "bias_term", "weight_filler", "bias_filler")
 )
 
-# The functions of torch by number of spatial axes. Other numbers use im2col; 2-D convolution uses quick.convolve.
-_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 3: F.conv3d}
-_DECONVOLVE: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
+# The numbers of spatial axes that torch's operator takes; other numbers use im2col.
+_TORCH_AXES = (1, 2, 3)
 
 
 def _taps(windows: Sequence[Window], counts: Sequence[int]) -> Iterator[tuple[slice | EllipsisType, ...]]:
@@ -163,6 +159,8 @@ class _Weighted(_Windowed):
     paired = True
     top_is_free = True
     onnx_operator: ClassVar[str]
+    form: ClassVar[type[ConvolutionForm | DeconvolutionForm]]
+    top_size: ClassVar[Callable[[int, Window], int]]
 
     def rereads(self) -> Rereads:
         """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
@@ -172,16 +170,19 @@ class _Weighted(_Windowed):
         super().setup(bottoms)
         param = self.layer_param.convolution_param
         self.channels, self.num_output, self.group = bottoms[0][self.axis], param.num_output, param.group
-        if self.num_output < 1:
-            raise NetError("num_output must be positive", got=self.num_output)
-        if self.group < 1:
-            raise NetError("group must be positive", got=self.group)
+        check_positive(param, "num_output", "group")
         for name, count in (("channels", self.channels), ("num_output", self.num_output)):
             if count % self.group:
                 raise NetError(f"{name} must be a multiple of group", got=count, want=f"a multiple of {self.group}")
         self.add_blob(self._weight_shape(), param.weight_filler)
         if param.bias_term:
             self.add_blob((self.num_output,), param.bias_filler)
+
+    def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | DeconvolutionForm | None:
+        """Return a ``ConvolutionForm`` or ``DeconvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
+        if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
+            return None
+        return self.form((self.windows[0], self.windows[1]), self.group)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Conv or ConvTranspose for each bottom.
@@ -203,9 +204,10 @@ class _Weighted(_Windowed):
     def _weight_shape(self) -> Shape:
         raise NotImplementedError(type(self).__name__)
 
-    def _check_channels(self, bottom: Shape) -> None:
+    def _top_shape(self, bottom: Shape) -> Shape:
         if bottom[0] != self.channels:
             raise NetError("the bottom's channels do not fit the weights", got=bottom[0], want=self.channels)
+        return (self.num_output, *map(self.top_size, bottom[1:], self.windows))
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
         weight, *bias = self.blobs
@@ -216,6 +218,14 @@ class _Weighted(_Windowed):
 
     def _add_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return x if bias is None else x + bias.reshape(-1, *[1] * len(self.windows))
+
+    def _call_torch(self, x: Tensor, *, transposed: bool) -> Tensor:
+        """Compute a convolution, or a transposed one, by torch's operator."""
+        stride, pad, dilation = (
+            [getattr(each, name) for each in self.windows] for name in ("stride", "pad", "dilation")
+        )
+        none = [0] * len(stride)
+        return torch.convolution(x, *self._weight_and_bias(), stride, pad, dilation, transposed, none, self.group)
 
 
 @register
@@ -241,17 +251,13 @@ class Convolution(_Weighted):
     """
 
     onnx_operator = "Conv"
+    form = ConvolutionForm
+    top_size = staticmethod(conv_size)
     take_gradient: Take | None = None
 
     def products(self, bottoms: list[Shape]) -> int:
         """Return the number of multiplications in a forward pass: the number of weights for each top pixel."""
         return self.blobs[0].numel() * sum(map(math.prod, self.shapes(bottoms))) // self.num_output
-
-    def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | None:
-        """Return a ``ConvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
-        if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
-            return None
-        return ConvolutionForm((self.windows[0], self.windows[1]), self.group)
 
     def _as_images(self, bottom: Tensor) -> Tensor:
         # For a batch of one image, reshape changes the stride of its axis, and then torch does not see that the format
@@ -262,21 +268,12 @@ class Convolution(_Weighted):
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))
 
-    def _top_shape(self, bottom: Shape) -> Shape:
-        self._check_channels(bottom)
-        return (self.num_output, *map(conv_size, bottom[1:], self.windows))
-
     def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
-        weight, bias = self._weight_and_bias()
         if len(self.windows) == 2:
             return self._convolve(x, self.windows)
-        convolve = _CONVOLVE.get(len(self.windows))
-        if convolve:
-            x = _pad(x, self.windows, both=False)
-            stride, pad, dilation = (
-                [getattr(window, name) for window in self.windows] for name in ("stride", "pad", "dilation")
-            )
-            return convolve(x, weight, bias, stride, pad, dilation, self.group)
+        if len(self.windows) in _TORCH_AXES:
+            return self._call_torch(_pad(x, self.windows, both=False), transposed=False)
+        weight, bias = self._weight_and_bias()
         columns = _im2col(x, self.windows, sizes).reshape(len(x), self.group, -1, math.prod(sizes))
         rows = weight.reshape(self.group, self.num_output // self.group, -1)
         return self._add_bias((rows @ columns).reshape(len(x), self.num_output, *sizes), bias)
@@ -325,6 +322,8 @@ class Deconvolution(_Weighted):
     """
 
     onnx_operator = "ConvTranspose"
+    form = DeconvolutionForm
+    top_size = staticmethod(deconv_size)
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
@@ -335,35 +334,15 @@ class Deconvolution(_Weighted):
         """Return the number of multiplications in a forward pass: the number of weights for each bottom pixel."""
         return self.blobs[0].numel() * sum(map(math.prod, bottoms)) // self.channels
 
-    def compiled_form(self, bottoms: list[Shape]) -> DeconvolutionForm | None:
-        """Return a ``DeconvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
-        if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
-            return None
-        return DeconvolutionForm((self.windows[0], self.windows[1]), self.group)
-
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *(window.kernel for window in self.windows))
 
-    def _top_shape(self, bottom: Shape) -> Shape:
-        self._check_channels(bottom)
-        return (self.num_output, *map(deconv_size, bottom[1:], self.windows))
-
     def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         weight, bias = self._weight_and_bias()
-        deconvolve = _DECONVOLVE.get(len(self.windows))
         if self._uses_blas_order(x):
             return im2col.convolve(x, weight, bias, self.windows, self.group, self.totals, sizes)
-        if deconvolve:
-            return deconvolve(
-                x,
-                weight,
-                bias,
-                [window.stride for window in self.windows],
-                [window.pad for window in self.windows],
-                0,
-                self.group,
-                [window.dilation for window in self.windows],
-            )
+        if len(self.windows) in _TORCH_AXES:
+            return self._call_torch(x, transposed=True)
         rows = weight.reshape(self.group, self.channels // self.group, -1)
         columns = rows.mT @ x.reshape(len(x), self.group, -1, math.prod(x.shape[2:]))
         return self._add_bias(_col2im(columns.reshape(len(x), -1, *x.shape[2:]), self.windows, sizes), bias)

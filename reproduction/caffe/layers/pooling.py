@@ -15,6 +15,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape, Window, conv_map, pool_sizes, pool_windows
 from reproduction.caffe.layers import pooling_onnx
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.bottom_checks import check_positive
 from reproduction.caffe.layers.compiled_forms import MaxPoolingForm
 from reproduction.caffe.layers.neuron import uniform
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
@@ -33,14 +34,20 @@ def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -
     )
 
 
-def _limit_strides(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
-    """Reduce strides beyond the input: a window past the end is empty, however far away it starts."""
+def _prepare(
+    x: Tensor, windows: Sequence[Window], rounding: RoundMode
+) -> tuple[Sequence[int], list[Window], list[int], list[int], list[int]]:
+    """Return the size of the top, the windows, and their kernels, strides and paddings, each along height and width.
+
+    Strides beyond the input are reduced: a window past the end is empty, however far away it starts.
+    """
     found = []
-    for size, window in zip(sizes, windows, strict=True):
+    for size, window in zip(x.shape[2:], windows, strict=True):
         least = 2 * window.pad + window.kernel + 1
         far = window.stride > least  # usual windows do not need `size`, a symbol during an export
         found.append(replace(window, stride=min(window.stride, size + least)) if far else window)
-    return found
+    kernel, stride, pad = ([getattr(window, name) for window in found] for name in ("kernel", "stride", "pad"))
+    return pool_sizes(x.shape[2:], windows, rounding), found, kernel, stride, pad
 
 
 def _pad_to_windows(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
@@ -68,9 +75,7 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L153-L200.
     """
-    counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _limit_strides(x.shape[2:], windows)
-    kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
+    counts, windows, kernel, stride, pad = _prepare(x, windows, rounding)
     if _torch_agrees(x, windows, counts):
         ceil = rounding is RoundMode.CEIL
         return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
@@ -92,9 +97,7 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
-    counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _limit_strides(x.shape[2:], windows)
-    kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
+    counts, windows, kernel, stride, pad = _prepare(x, windows, rounding)
     if _torch_agrees(x, windows, counts):
         return F.avg_pool2d(x, kernel, stride, pad, ceil_mode=rounding is RoundMode.CEIL)
     sums = F.avg_pool2d(_pad_to_windows(x, windows, counts, 0.0), kernel, stride, divisor_override=1)
@@ -124,10 +127,8 @@ def stochastic_pool(
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe cannot do it on the CPU.
     """
-    counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _limit_strides(x.shape[2:], windows)
-    kernel, stride = (tuple(getattr(window, name) for window in windows) for name in ("kernel", "stride"))
-    columns = F.unfold(_pad_to_windows(x, windows, counts, 0.0), kernel, stride=stride)
+    counts, windows, kernel, stride, _ = _prepare(x, windows, rounding)
+    columns = F.unfold(_pad_to_windows(x, windows, counts, 0.0), tuple(kernel), stride=tuple(stride))
     values = columns.reshape(*x.shape[:2], -1, *counts)
     total = values.sum(2)
     if not training:
@@ -278,8 +279,7 @@ class SPP(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the pooling method and the height of the pyramid, and check them."""
         self.height, self.method = self.layer_param.spp_param.pyramid_height, self.layer_param.spp_param.pool
-        if self.height < 1:
-            raise NetError("pyramid_height must be positive", got=self.height)
+        check_positive(self.layer_param.spp_param, "pyramid_height")
         self.shapes(bottoms)
 
     def _levels(self, sizes: Shape) -> list[list[Window]]:
