@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
@@ -97,10 +96,8 @@ class Crop(Layer):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add operators that slice the first bottom, at the offsets, to the size of the second one from ``axis`` on."""
-        bottom, like = bottoms
-        axis = canonical_axis(self.layer_param.crop_param.axis, onnx.axes)
-        given = list(self.layer_param.crop_param.offset) or [0]
-        offsets = onnx.constant(np.array(given * (onnx.axes - axis if len(given) == 1 else 1)), "offset")
-        along = onnx.constant(np.arange(axis, onnx.axes), "axes")
+        (bottom, like), cuts = bottoms, self.cuts(*onnx.shapes)
+        offsets = onnx.constant([offset for _, offset, _ in cuts], "offset")
+        along = onnx.constant([axis for axis, _, _ in cuts], "axes")
         size = onnx.node("Gather", onnx.node("Shape", like, step="shape"), along, step="size", axis=0)
         return [onnx.node("Slice", bottom, offsets, onnx.node("Add", size, offsets, step="end"), along)]

@@ -18,6 +18,7 @@ from reproduction.caffe.layers.base import canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_label_count, class_index, legacy_shape
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.loss import LossLayer
+from reproduction.caffe.layers.neuron import with_gradient
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
 FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the smallest normal float; Caffe uses it for doubles, too
@@ -288,26 +289,14 @@ class MultinomialLogisticLoss(LossLayer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         prob = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
         index, _ = class_index(bottoms[1].reshape(-1, 1), prob.shape[1])
-        logs: Tensor = _ThresholdLog.apply(prob.gather(1, index))  # type: ignore[no-untyped-call]
-        return (-logs.sum() / prob.shape[0],)
-
-
-class _ThresholdLog(Function):
-    """``log(max(value, LOG_THRESHOLD))`` with Caffe's gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        value = value.clamp(min=LOG_THRESHOLD)
-        ctx.save_for_backward(value)
-        return value.log()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Caffe: for a probability below 1e-20, the gradient of MultinomialLogisticLoss is that at 1e-20
         # (multinomial_logistic_loss_layer.cpp L48-L53). The gradient of torch.clamp is 0 there.
-        (value,) = ctx.saved_tensors
-        return gradient / value  # type: ignore[no-any-return]
+        logs = with_gradient(
+            prob.gather(1, index),
+            lambda picked: picked.clamp(min=LOG_THRESHOLD).log(),
+            lambda gradient, picked, _: gradient / picked.clamp(min=LOG_THRESHOLD),
+        )
+        return (-logs.sum() / prob.shape[0],)
 
 
 @register
@@ -345,22 +334,13 @@ class SigmoidCrossEntropyLoss(LossLayer):
         # valid labels (sigmoid_cross_entropy_loss_layer.cpp L25-L33). torch averages over all elements.
         mode = normalization(param, NormalizationMode.BATCH_SIZE)
         divisor = _compute_divisor(mode, scores.shape[0], scores.numel(), ignored)
-        losses: Tensor = _SigmoidLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
+        # Caffe: SigmoidCrossEntropyLoss rounds 1 + exp(-|x|) before the logarithm (sigmoid_cross_entropy_loss_layer.cpp
+        # L93-L94). torch uses log1p.
+        losses = with_gradient(
+            scores,
+            lambda x: x.clamp(min=0) - x * targets + (1 + x.abs().neg_().exp_()).log_(),
+            lambda gradient, x, _: gradient * (x.sigmoid() - targets),
+        )
         if ignored is not None:
             losses = losses.masked_fill(ignored, 0)
         return (losses.sum() / divisor,)
-
-
-class _SigmoidLoss(Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(scores, targets)
-        # Caffe: SigmoidCrossEntropyLoss rounds 1 + exp(-|x|) before the logarithm (sigmoid_cross_entropy_loss_layer.cpp
-        # L93-L94). torch uses log1p.
-        return scores.clamp(min=0) - scores * targets + (1 + scores.abs().neg_().exp_()).log_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        scores, targets = ctx.saved_tensors
-        return gradient * (scores.sigmoid() - targets), None

@@ -38,11 +38,8 @@ class Eltwise(Layer):
 
     def rereads(self) -> Rereads:
         """Return ``BOTTOM | TOP`` for operation PROD, whose gradient is computed from both; otherwise nothing."""
-        return (
-            Rereads.BOTTOM | Rereads.TOP
-            if self.layer_param.eltwise_param.operation is EltwiseOp.PROD
-            else Rereads.NOTHING
-        )
+        is_product = self.layer_param.eltwise_param.operation is EltwiseOp.PROD
+        return Rereads.BOTTOM | Rereads.TOP if is_product else Rereads.NOTHING
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.eltwise_param

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -83,25 +84,42 @@ class Pointwise(Neuron):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top by ``value``; the backward pass multiplies the gradient by ``slope``."""
-        return (_PointwiseFunction.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
-
-
-class _PointwiseFunction(torch.autograd.Function):
-    """The value of a Pointwise layer; the gradient is multiplied by its slope."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Pointwise) -> Tensor:
-        y = layer.value(x)
         # Upstream bug, kept: in place, the slopes of BNLL, of Clip, and of ELU and ReLU with a negative coefficient are
         # computed at the top instead of the bottom (bnll_layer.cpp L28, clip_layer.cpp L28).
-        overwritten = layer.reads_bottom and layer.layer_param.top[0] == layer.layer_param.bottom[0]
+        overwritten = self.reads_bottom and self.layer_param.top[0] == self.layer_param.bottom[0]
+        return (with_gradient(bottoms[0], self.value, lambda g, x, y: g * self.slope(x, y), overwritten=overwritten),)
+
+
+Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def with_gradient(
+    x: Tensor, value: Callable[[Tensor], Tensor], gradient: Gradient, *, overwritten: bool = False
+) -> Tensor:
+    """Compute an elementwise function whose gradient is not the one that autograd would compute.
+
+    Args:
+        x: Its argument.
+        value: The function.
+        gradient: A function of the gradient of the result, of ``x`` and of the result, which returns that of ``x``.
+        overwritten: Whether ``gradient`` gets the result in place of ``x``, as if that were overwritten.
+    """
+    return _WithGradient.apply(x, value, gradient, overwritten)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, value: Callable[[Tensor], Tensor], gradient: Gradient, overwritten: bool
+    ) -> Tensor:
+        y = value(x)
         ctx.save_for_backward(y if overwritten else x, y)
-        ctx.layer = layer
+        ctx.gradient = gradient
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.layer.slope(*ctx.saved_tensors), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.gradient(grads[0], *ctx.saved_tensors), None, None, None
 
 
 @register

@@ -49,27 +49,44 @@ def _broadcast(factor: Tensor, axes: int, axis: int) -> Tensor:
     return factor.reshape((1,) * before + tuple(factor.shape) + (1,) * (axes - before - factor.dim()))
 
 
-def _compiled_form(layer: Layer, param: ScaleParameter | BiasParameter) -> PointwiseForm | None:
-    """Return the affine form if a layer has a learned blob with one value for each channel, or a single value."""
-    per_channel = len(layer.layer_param.bottom) == 1 and param.axis == 1 and layer.blobs[0].dim() < 2
-    return PointwiseForm(is_affine=True) if per_channel else None
+class _Broadcast(Layer):
+    """The base class of Scale and Bias: they combine the bottom with learned blobs or the second bottom, broadcast."""
 
+    bottoms = (1, 2)
+    top_is_free = True
+    keeps_coordinates = True
+    located_bottoms = 1
 
-def _onnx_factors(layer: Layer, onnx: OnnxLayer, bottoms: tuple[str, ...], axis: int) -> list[str]:
-    """Return the names of the second bottom and of the blobs of a layer, which broadcast against the first bottom."""
-    found = []
-    if len(bottoms) > 1:
-        before, own = canonical_axis(axis, onnx.axes), len(onnx.shapes[1])
-        after = range(own, onnx.axes - before) if own else ()
-        axes = onnx.constant(np.array(after, np.int64), "new_axes") if after else ""
-        found.append(onnx.node("Unsqueeze", bottoms[1], axes, step="factor") if axes else bottoms[1])
-    for name, blob in zip(layer.blob_names, layer.blobs, strict=True):
-        found.append(onnx.constant(_broadcast(blob.detach().cpu(), onnx.axes, axis).numpy(), name))
-    return found
+    def settings(self) -> ScaleParameter | BiasParameter:
+        """Return the message that has the fields ``axis``, ``num_axes`` and ``filler``."""
+        raise NotImplementedError(type(self).__name__)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom, after a check that the second bottom and the blobs fit it."""
+        for factor in (*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)):
+            _check_factor(bottoms[0], factor, self.settings().axis)
+        return bottoms[:1]
+
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return an affine ``PointwiseForm`` for a learned blob with one value in all or for each channel, or None."""
+        per_channel = len(bottoms) == 1 and self.settings().axis == 1 and self.blobs[0].dim() < 2
+        return PointwiseForm(is_affine=True) if per_channel else None
+
+    def add_factors(self, onnx: OnnxLayer, bottoms: tuple[str, ...]) -> list[str]:
+        """Return the names of the second bottom and of the blobs, which broadcast against the first bottom."""
+        found, axis = [], self.settings().axis
+        if len(bottoms) > 1:
+            before, own = canonical_axis(axis, onnx.axes), len(onnx.shapes[1])
+            after = range(own, onnx.axes - before) if own else ()
+            axes = onnx.constant(np.array(after, np.int64), "new_axes") if after else ""
+            found.append(onnx.node("Unsqueeze", bottoms[1], axes, step="factor") if axes else bottoms[1])
+        for name, blob in zip(self.blob_names, self.blobs, strict=True):
+            found.append(onnx.constant(_broadcast(blob.detach().cpu(), onnx.axes, axis).numpy(), name))
+        return found
 
 
 @register
-class Scale(Layer):
+class Scale(_Broadcast):
     """Multiply by a learned factor or by the second bottom, and add a learned bias if ``bias_term`` is set.
 
     The factor has the sizes of the bottom from ``axis`` on and is broadcast over the other axes.
@@ -87,10 +104,9 @@ class Scale(Layer):
     """
 
     reads = frozenset(f"scale_param.{name}" for name in ("axis", "num_axes", "filler", "bias_term", "bias_filler"))
-    bottoms = (1, 2)
-    top_is_free = True
-    keeps_coordinates = True
-    located_bottoms = 1
+
+    def settings(self) -> ScaleParameter:
+        return self.layer_param.scale_param
 
     def rereads(self) -> Rereads:
         """Return ``TO_LEARN``: the gradient of the factor is computed from the values of the bottom.
@@ -108,12 +124,6 @@ class Scale(Layer):
             shape = bottoms[1]
         if param.bias_term:
             self.add_blob(shape, param.bias_filler)
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
-        for factor in factors:
-            _check_factor(bottoms[0], factor, self.layer_param.scale_param.axis)
-        return bottoms[:1]
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return whether Caffe overwrites the gradient of the factor, instead of adding to it.
@@ -151,19 +161,15 @@ class Scale(Layer):
         factor, *bias = self.blobs
         return (x.scale(factor, bias[0] if bias else None),) if factor.dim() == 1 else None
 
-    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` for a learned factor with one value in all or for each channel; otherwise None."""
-        return _compiled_form(self, self.layer_param.scale_param)
-
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Mul for the factor and, if there is a bias, Add."""
-        factor, *bias = _onnx_factors(self, onnx, bottoms, self.layer_param.scale_param.axis)
+        factor, *bias = self.add_factors(onnx, bottoms)
         scaled = onnx.node("Mul", bottoms[0], factor, step="scaled" if bias else "")
         return [onnx.node("Add", scaled, *bias) if bias else scaled]
 
 
 @register
-class Bias(Layer):
+class Bias(_Broadcast):
     """Add a learned bias or the second bottom.
 
     Shapes:
@@ -178,19 +184,13 @@ class Bias(Layer):
     """
 
     reads = frozenset({"bias_param.axis", "bias_param.num_axes", "bias_param.filler"})
-    bottoms = (1, 2)
-    top_is_free = True
-    keeps_coordinates = True
-    located_bottoms = 1
+
+    def settings(self) -> BiasParameter:
+        return self.layer_param.bias_param
 
     def setup(self, bottoms: list[Shape]) -> None:
         if len(bottoms) == 1:
-            self.add_blob(_learned_shape(bottoms[0], self.layer_param.bias_param), self.layer_param.bias_param.filler)
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
-        _check_factor(bottoms[0], bias, self.layer_param.bias_param.axis)
-        return bottoms[:1]
+            self.add_blob(_learned_shape(bottoms[0], self.settings()), self.settings().filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
@@ -199,13 +199,9 @@ class Bias(Layer):
             return (normalization.scale(bottoms[0], None, bias, self.layer_param.bias_param.axis, (totals, 0)),)
         return (bottoms[0] + _broadcast(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
-    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return a ``PointwiseForm`` for a learned bias with one value in all or for each channel; otherwise None."""
-        return _compiled_form(self, self.layer_param.bias_param)
-
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Add."""
-        return [onnx.node("Add", bottoms[0], *_onnx_factors(self, onnx, bottoms, self.layer_param.bias_param.axis))]
+        return [onnx.node("Add", bottoms[0], *self.add_factors(onnx, bottoms))]
 
 
 @register

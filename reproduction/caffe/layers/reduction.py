@@ -33,11 +33,8 @@ class Reduction(Layer):
 
     def rereads(self) -> Rereads:
         """Return ``Rereads.BOTTOM`` for ASUM and SUMSQ, whose gradient is computed from it; otherwise nothing."""
-        return (
-            Rereads.BOTTOM
-            if self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
-            else Rereads.NOTHING
-        )
+        reads = self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
+        return Rereads.BOTTOM if reads else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the sizes of the axes before ``axis``."""

@@ -61,8 +61,7 @@ class Reshape(Layer):
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the new shape, with its zeros and -1 replaced by sizes."""
         param, bottom = self.layer_param.reshape_param, bottoms[0]
-        start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
-        end = len(bottom) if param.num_axes == -1 else start + param.num_axes
+        start, end = self._find_replaced(len(bottom))
         if param.num_axes < -1 or not 0 <= start <= end <= len(bottom):
             raise NetError(
                 "axis and num_axes reach outside the bottom",
@@ -97,10 +96,14 @@ class Reshape(Layer):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Reshape, which has the same meaning of 0 and -1."""
+        start, end = self._find_replaced(onnx.axes)
+        return [add_reshape(onnx, bottoms[0], [*[0] * start, *self.layer_param.reshape_param.shape.dim], end)]
+
+    def _find_replaced(self, axes: int) -> tuple[int, int]:
+        """Return the index of the first axis of the bottom that ``shape`` replaces, and of the first after these."""
         param = self.layer_param.reshape_param
-        start = param.axis if param.axis >= 0 else onnx.axes + param.axis + 1
-        end = onnx.axes if param.num_axes == -1 else start + param.num_axes
-        return [add_reshape(onnx, bottoms[0], [*[0] * start, *param.shape.dim], end)]
+        start = param.axis if param.axis >= 0 else axes + param.axis + 1
+        return start, axes if param.num_axes == -1 else start + param.num_axes
 
 
 @register

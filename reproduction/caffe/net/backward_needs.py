@@ -62,9 +62,8 @@ def find_needs(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mappi
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
         need.params = [learns or graph.force_backward for learns in need.params]
-        taught = (
-            find_class(node.layer_param).differentiable if node.bottoms else None
-        )  # a fed layer may have an unsupported type
+        # A fed layer, which has no bottoms, may have an unsupported type.
+        taught = find_class(node.layer_param).differentiable if node.bottoms else None
         need.bottoms = [
             (wanted or graph.force_backward) and (taught is None or i in taught)
             for i, wanted in enumerate(need.bottoms)
