@@ -16,9 +16,9 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_label_count, class_index, legacy_shape
+from reproduction.caffe.layers.custom_gradient import with_gradient
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.loss import LossLayer
-from reproduction.caffe.layers.neuron import with_gradient
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
 FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the smallest normal float; Caffe uses it for doubles, too
@@ -294,7 +294,7 @@ class MultinomialLogisticLoss(LossLayer):
         logs = with_gradient(
             prob.gather(1, index),
             lambda picked: picked.clamp(min=LOG_THRESHOLD).log(),
-            lambda gradient, picked, _: gradient / picked.clamp(min=LOG_THRESHOLD),
+            lambda diff, picked, _: diff / picked.clamp(min=LOG_THRESHOLD),
         )
         return (-logs.sum() / prob.shape[0],)
 
@@ -339,7 +339,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         losses = with_gradient(
             scores,
             lambda x: x.clamp(min=0) - x * targets + (1 + x.abs().neg_().exp_()).log_(),
-            lambda gradient, x, _: gradient * (x.sigmoid() - targets),
+            lambda diff, x, _: diff * (x.sigmoid() - targets),
         )
         if ignored is not None:
             losses = losses.masked_fill(ignored, 0)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import class_index, legacy_shape
+from reproduction.caffe.layers.custom_gradient import with_gradient
 from reproduction.caffe.layers.loss import LossLayer
 from reproduction.caffe.schema import HingeNorm
 
@@ -114,32 +113,17 @@ class ContrastiveLoss(LossLayer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         a, b = (bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None] for bottom in bottoms[:2])
         similar = bottoms[2].detach().reshape(-1, 1).long() != 0
-        param = self.layer_param.contrastive_loss_param
-        losses: Tensor = _PairLoss.apply(  # type: ignore[no-untyped-call]
-            a - b, similar, param.margin, param.legacy_version
-        )
-        return (losses.sum() / a.shape[0] / 2,)
+        param, difference = self.layer_param.contrastive_loss_param, a - b
+        squared = difference.detach().square().sum(1, keepdim=True)
+        short = param.margin - (squared if param.legacy_version else squared.sqrt())
+        apart = short.clamp(min=0) if param.legacy_version else short.clamp(min=0).square()
 
-
-class _PairLoss(Function):
-    """Twice the loss of each pair, (N, 1), from the difference of the pair, (N, C)."""
-
-    @staticmethod
-    def forward(ctx: Any, difference: Tensor, similar: Tensor, margin: float, legacy: bool) -> Tensor:
-        squared = difference.square().sum(1, keepdim=True)
-        short = margin - (squared if legacy else squared.sqrt())
-        ctx.save_for_backward(difference, similar, squared, short)
-        ctx.legacy = legacy
-        apart = short.clamp(min=0) if legacy else short.clamp(min=0).square()
-        return torch.where(similar, squared, apart)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        difference, similar, squared, short = ctx.saved_tensors
         # Caffe: the gradient of ContrastiveLoss is divided by the distance plus 1e-4, so that it is finite at distance
         # 0 (contrastive_loss_layer.cpp L93-L95). Autograd would return NaN there.
-        apart = -torch.ones_like(short) if ctx.legacy else -short / (squared.sqrt() + 1e-4)
-        apart = torch.where(short > 0, apart, torch.zeros_like(apart))
-        factor = torch.where(similar, torch.ones_like(apart), apart)
-        return 2 * gradient * factor * difference, None, None, None
+        def gradient(diff: Tensor, difference: Tensor, _: Tensor) -> Tensor:
+            slope = -torch.ones_like(short) if param.legacy_version else -short / (squared.sqrt() + 1e-4)
+            slope = torch.where(similar, 1.0, torch.where(short > 0, slope, 0.0))
+            return 2 * diff * slope * difference
+
+        losses = with_gradient(difference, lambda _: torch.where(similar, squared, apart), gradient)
+        return (losses.sum() / a.shape[0] / 2,)
