@@ -37,10 +37,7 @@ class Axpy(Layer):
     bottoms = (3, 3)
     in_place_values = False
     top_is_free = True
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM``: the gradient of x is computed from the factors."""
-        return Rereads.BOTTOM
+    rereads = Rereads.BOTTOM  # the gradient of x is computed from the factors
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of x and y."""

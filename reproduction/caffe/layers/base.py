@@ -33,7 +33,7 @@ COMMON = frozenset(
 
 
 class Rereads(Flag):
-    """The values of its bottom and top that the backward pass of a layer reads in Caffe, returned by ``Layer.rereads``.
+    """The values of its bottom and top that the backward pass of a layer reads in Caffe, see ``Layer.rereads``.
 
     If an in-place layer has overwritten them after the forward pass, Caffe's gradient is wrong, and the net warns.
     Values that the layer reads from a copy that it has made are not included.
@@ -107,6 +107,7 @@ class Layer(nn.Module):
         in_place_values: Whether Caffe computes the correct tops if the layer works in place.
         in_place_gradient: Whether Caffe computes the correct gradient of these tops if the layer works in place.
         positive: Whether all values of the top are at least 0, whatever the bottom is.
+        rereads: The values of bottom and top that the backward pass of this layer reads in Caffe.
         can_overwrite: Whether the layer can write its top to the memory of its bottom and compute the gradient from it.
         top_is_free: Whether the next layer may overwrite the top: it does not share memory with a bottom, and the
             backward pass of this layer does not read it.
@@ -144,6 +145,7 @@ class Layer(nn.Module):
     inplace: bool = False
     in_blas_order: bool = False
     positive: bool = False
+    rereads: Rereads = Rereads.NOTHING
 
     def __init__(self, layer_param: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()
@@ -289,10 +291,6 @@ class Layer(nn.Module):
             bottoms: Shapes of the bottoms.
         """
         return False
-
-    def rereads(self) -> Rereads:
-        """Return which values of bottom and top the backward pass of this layer reads in Caffe; by default none."""
-        return Rereads.NOTHING
 
     def keeps(self) -> Keeps:
         """Return what the top still tells of the bottom if the layer works in place; by default nothing.

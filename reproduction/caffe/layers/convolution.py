@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from types import EllipsisType
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from reproduction.caffe.geometry import (
 )
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_positive
-from reproduction.caffe.layers.compiled_forms import ConvolutionForm, DeconvolutionForm
+from reproduction.caffe.layers.compiled_forms import CompiledForm, ConvolutionForm, DeconvolutionForm
 from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide_windows
@@ -160,11 +160,8 @@ class _Weighted(_Windowed):
     top_is_free = True
     onnx_operator: ClassVar[str]
     form: ClassVar[type[ConvolutionForm | DeconvolutionForm]]
-    top_size: ClassVar[Callable[[int, Window], int]]
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
-        return Rereads.TO_LEARN
+    top_size: ClassVar[staticmethod[[int, Window], int]]
+    rereads = Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
@@ -178,7 +175,7 @@ class _Weighted(_Windowed):
         if param.bias_term:
             self.add_blob((self.num_output,), param.bias_filler)
 
-    def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | DeconvolutionForm | None:
+    def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
         """Return a ``ConvolutionForm`` or ``DeconvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
         if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
             return None

@@ -42,10 +42,7 @@ class InnerProduct(Layer):
         for name in ("num_output", "bias_term", "weight_filler", "bias_filler", "axis", "transpose")
     )
     top_is_free = True
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
-        return Rereads.TO_LEARN
+    rereads = Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.inner_product_param
@@ -152,10 +149,7 @@ class Embed(Layer):
         f"embed_param.{name}" for name in ("num_output", "input_dim", "bias_term", "weight_filler", "bias_filler")
     )
     differentiable = ()
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
-        return Rereads.TO_LEARN
+    rereads = Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.embed_param

@@ -36,17 +36,14 @@ class Eltwise(Layer):
     in_place_values = False
     keeps_coordinates = True
 
-    def rereads(self) -> Rereads:
-        """Return ``BOTTOM | TOP`` for operation PROD, whose gradient is computed from both; otherwise nothing."""
-        is_product = self.layer_param.eltwise_param.operation is EltwiseOp.PROD
-        return Rereads.BOTTOM | Rereads.TOP if is_product else Rereads.NOTHING
-
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.eltwise_param
         if param.coeff and param.operation is not EltwiseOp.SUM:
             raise NetError("coeff is for operation SUM", got=param.operation.name)
         if param.coeff and len(param.coeff) != len(bottoms):
             raise NetError("coeff must be given once for each bottom", got=len(param.coeff), want=len(bottoms))
+        if param.operation is EltwiseOp.PROD:
+            self.rereads = Rereads.BOTTOM | Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         for i, bottom in enumerate(bottoms):
@@ -113,10 +110,7 @@ class AbsVal(Pointwise):
     """
 
     positive = True
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM``: the derivative is the sign of each value, 0 at 0."""
-        return Rereads.BOTTOM
+    rereads = Rereads.BOTTOM  # the derivative is the sign of each value, 0 at 0
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place.
@@ -148,6 +142,7 @@ class Clip(Pointwise):
 
     reads = frozenset({"clip_param.min", "clip_param.max"})
     reads_bottom = True
+    rereads = Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:
         for name in ("min", "max"):
@@ -219,9 +214,9 @@ class Power(Pointwise):
     reads = frozenset({"power_param.power", "power_param.scale", "power_param.shift"})
     in_place_gradient = False
 
-    def rereads(self) -> Rereads:
-        """Return ``BOTTOM | TOP``, from which the derivative is computed; nothing if ``power`` is 1."""
-        return Rereads.NOTHING if self.layer_param.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Set ``rereads``: the derivative is computed from bottom and top, unless ``power`` is 1."""
+        self.rereads = Rereads.NOTHING if self.layer_param.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
         """Return the top for the bottom ``x``; the top is constant if ``power`` or ``scale`` is 0."""
@@ -319,6 +314,7 @@ class Log(Pointwise):
     reads = frozenset({"log_param.base", "log_param.scale", "log_param.shift"})
     reads_bottom = True
     in_place_gradient = False
+    rereads = Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:
         _check_base(self.layer_param.log_param.base)

@@ -41,10 +41,7 @@ class LRN(Layer):
     reads = frozenset(f"lrn_param.{name}" for name in ("local_size", "alpha", "beta", "norm_region", "k"))
     in_place_values = False
     keeps_coordinates = True
-
-    def rereads(self) -> Rereads:
-        """Return ``BOTTOM | TOP``: the gradient is computed from the values of both."""
-        return Rereads.BOTTOM | Rereads.TOP
+    rereads = Rereads.BOTTOM | Rereads.TOP
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that ``local_size`` is odd."""

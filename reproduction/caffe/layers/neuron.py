@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Keeps, Layer, Rereads, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.compiled_forms import CompiledForm, IdentityForm, PointwiseForm
+from reproduction.caffe.layers.custom_gradient import with_gradient
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob, map_kept
 from reproduction.caffe.schema import FillerParameter
@@ -64,6 +64,7 @@ class Pointwise(Neuron):
     """
 
     reads_bottom: ClassVar[bool] = False
+    rereads = Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
         """Return the top for the bottom ``x``."""
@@ -78,48 +79,13 @@ class Pointwise(Neuron):
         """
         raise NotImplementedError(type(self).__name__)
 
-    def rereads(self) -> Rereads:
-        """Return what the derivative is computed from: the bottom if ``reads_bottom`` is set, otherwise the top."""
-        return Rereads.BOTTOM if self.reads_bottom else Rereads.TOP
-
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top by ``value``; the backward pass multiplies the gradient by ``slope``."""
         # Upstream bug, kept: in place, the slopes of BNLL, of Clip, and of ELU and ReLU with a negative coefficient are
         # computed at the top instead of the bottom (bnll_layer.cpp L28, clip_layer.cpp L28).
-        overwritten = self.reads_bottom and self.layer_param.top[0] == self.layer_param.bottom[0]
-        return (with_gradient(bottoms[0], self.value, lambda g, x, y: g * self.slope(x, y), overwritten=overwritten),)
-
-
-Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def with_gradient(
-    x: Tensor, value: Callable[[Tensor], Tensor], gradient: Gradient, *, overwritten: bool = False
-) -> Tensor:
-    """Compute an elementwise function whose gradient is not the one that autograd would compute.
-
-    Args:
-        x: Its argument.
-        value: The function.
-        gradient: A function of the gradient of the result, of ``x`` and of the result, which returns that of ``x``.
-        overwritten: Whether ``gradient`` gets the result in place of ``x``, as if that were overwritten.
-    """
-    return _WithGradient.apply(x, value, gradient, overwritten)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _WithGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, value: Callable[[Tensor], Tensor], gradient: Gradient, overwritten: bool
-    ) -> Tensor:
-        y = value(x)
-        ctx.save_for_backward(y if overwritten else x, y)
-        ctx.gradient = gradient
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.gradient(grads[0], *ctx.saved_tensors), None, None, None
+        lost = self.reads_bottom and self.layer_param.top[0] == self.layer_param.bottom[0]
+        top = with_gradient(bottoms[0], self.value, lambda diff, x, y: diff * self.slope(x, y), overwritten=lost)
+        return (top,)
 
 
 @register
@@ -132,14 +98,11 @@ class ReLU(Pointwise):
     reads = frozenset({"relu_param.negative_slope"})
     reads_bottom = True
     can_overwrite = True
+    rereads = Rereads.SIGN  # the derivative depends on which values are above 0
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Set ``positive``, which is True if no value of the top can be negative: without a negative slope."""
         self.positive = self.layer_param.relu_param.negative_slope == 0
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.SIGN``: the derivative depends on which values of the bottom are above 0."""
-        return Rereads.SIGN
 
     def keeps(self) -> Keeps:
         """Return ``SIGN | POSITIVE``; only ``POSITIVE`` if ``negative_slope`` is below 0, which changes signs."""
@@ -188,10 +151,6 @@ class PReLU(Neuron):
 
     reads = frozenset({"prelu_param.filler", "prelu_param.channel_shared"})
 
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM``; nothing in place, as Caffe's layer then makes a copy of the bottom."""
-        return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.BOTTOM
-
     def keeps(self) -> Keeps:
         """Return ``Keeps.POSITIVE``: the slope is learned and may change the sign of negative values."""
         return Keeps.POSITIVE
@@ -200,6 +159,10 @@ class PReLU(Neuron):
         param, channels = self.layer_param.prelu_param, self._channels(bottoms[0])
         filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
         self.add_blob(() if param.channel_shared else (channels,), filler)
+        if (
+            self.layer_param.top[:1] != self.layer_param.bottom[:1]
+        ):  # in place, Caffe's layer makes a copy of the bottom
+            self.rereads = Rereads.BOTTOM
 
     def _channels(self, bottom: Shape) -> int:
         if len(bottom) < 2:
@@ -231,10 +194,7 @@ class ELU(Pointwise):
 
     reads = frozenset({"elu_param.alpha"})
     reads_bottom = True
-
-    def rereads(self) -> Rereads:
-        """Return ``SIGN | TOP``: the derivative depends on the sign of the bottom and, if negative, on the top."""
-        return Rereads.SIGN | Rereads.TOP
+    rereads = Rereads.SIGN | Rereads.TOP  # the derivative depends on the sign and, if negative, on the top
 
     def keeps(self) -> Keeps:
         """Return ``SIGN | POSITIVE``; only ``POSITIVE`` if ``alpha`` is below 0, which changes signs."""
@@ -336,6 +296,7 @@ class BNLL(Pointwise):
 
     positive = True
     reads_bottom = True
+    rereads = Rereads.BOTTOM
 
     def value(self, x: Tensor) -> Tensor:
         # Caffe: BNLL computes the exponential in single and the logarithm in double precision; the result is exactly 0

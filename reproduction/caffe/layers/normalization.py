@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.compiled_forms import PointwiseForm
+from reproduction.caffe.layers.custom_gradient import with_gradient
 from reproduction.caffe.layers.exact import blas, normalization
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick import normalize
@@ -108,13 +107,6 @@ class Scale(_Broadcast):
     def settings(self) -> ScaleParameter:
         return self.layer_param.scale_param
 
-    def rereads(self) -> Rereads:
-        """Return ``TO_LEARN``: the gradient of the factor is computed from the values of the bottom.
-
-        In place, return nothing, as Caffe's layer then makes a copy of the bottom.
-        """
-        return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.TO_LEARN
-
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.layer_param.scale_param
         if len(bottoms) == 1:
@@ -124,6 +116,10 @@ class Scale(_Broadcast):
             shape = bottoms[1]
         if param.bias_term:
             self.add_blob(shape, param.bias_filler)
+        if (
+            self.layer_param.top[:1] != self.layer_param.bottom[:1]
+        ):  # in place, Caffe's layer makes a copy of the bottom
+            self.rereads = Rereads.TO_LEARN
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return whether Caffe overwrites the gradient of the factor, instead of adding to it.
@@ -352,9 +348,9 @@ class MVN(Layer):
     in_place_gradient = False
     keeps_coordinates = True
 
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.TOP``, from which the gradient is computed; nothing with ``normalize_variance: false``."""
-        return Rereads.TOP if self.layer_param.mvn_param.normalize_variance else Rereads.NOTHING
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Set ``rereads``: the gradient is computed from the top, unless the layer only subtracts the mean."""
+        self.rereads = Rereads.TOP if self.layer_param.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         return [legacy_shape(bottoms[0])]
@@ -369,7 +365,14 @@ class MVN(Layer):
         centred = bottom - bottom.mean(axes, keepdim=True)
         if not param.normalize_variance:
             return (centred,)
-        return (_UnitVariance.apply(centred, axes, param.eps),)  # type: ignore[no-untyped-call]
+        deviation = centred.detach().square().mean(axes, keepdim=True).sqrt() + param.eps
+
+        # Caffe: MVN adds eps to the standard deviation, but its gradient is that of eps added to the variance
+        # (mvn_layer.cpp L82-L120). Autograd would return the gradient of the formula.
+        def gradient(diff: Tensor, _: Tensor, top: Tensor) -> Tensor:
+            return (diff - top * (diff * top).mean(axes, keepdim=True)) / deviation
+
+        return (with_gradient(centred, lambda x: x / deviation, gradient, overwritten=True),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add ReduceMean and Sub and, if the variance is normalized, the operators that divide by the deviation."""
@@ -395,23 +398,3 @@ def _add_variance(onnx: OnnxLayer, value: str, axes: list[int], step: str = "cen
         return centred, ""
     squares = onnx.node("Mul", centred, centred, step="squares")
     return centred, onnx.node("ReduceMean", squares, step="variance", axes=axes)
-
-
-class _UnitVariance(Function):
-    """Divide a tensor of zero mean over ``axes`` by its standard deviation plus ``eps``."""
-
-    @staticmethod
-    def forward(ctx: Any, centred: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-        deviation = centred.square().mean(axes, keepdim=True).sqrt() + eps
-        top = centred / deviation
-        ctx.save_for_backward(top, deviation)
-        ctx.axes = axes
-        return top
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # Caffe: MVN adds eps to the standard deviation, but its gradient is that of eps added to the variance
-        # (mvn_layer.cpp L82-L120). Autograd would return the gradient of the formula.
-        top, deviation = ctx.saved_tensors
-        return (gradient - top * (gradient * top).mean(ctx.axes, keepdim=True)) / deviation, None, None

@@ -29,10 +29,7 @@ class Softmax(Layer):
     reads = frozenset({"softmax_param.axis"})
     positive = True
     keeps_coordinates = True
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.TOP``: the gradient is computed from the probabilities."""
-        return Rereads.TOP
+    rereads = Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         canonical_axis(self.layer_param.softmax_param.axis, len(bottoms[0]))

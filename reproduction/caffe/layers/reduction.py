@@ -31,10 +31,10 @@ class Reduction(Layer):
 
     reads = frozenset({"reduction_param.operation", "reduction_param.axis", "reduction_param.coeff"})
 
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM`` for ASUM and SUMSQ, whose gradient is computed from it; otherwise nothing."""
-        reads = self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
-        return Rereads.BOTTOM if reads else Rereads.NOTHING
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Set ``rereads``: the gradient of ASUM and SUMSQ is computed from the bottom."""
+        if self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ):
+            self.rereads = Rereads.BOTTOM
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the sizes of the axes before ``axis``."""

@@ -117,7 +117,7 @@ def _find_overwritten_values(found: _TracedLayer) -> NetError | None:
     # Upstream bug, fixed: If an in-place layer overwrites values that the backward of the layer before it reads,
     # Caffe's gradient is wrong (sigmoid_layer.cpp L29, and every other layer whose backward reads its top or bottom).
     # Here the gradient is right, and such a net causes a warning that names both layers.
-    needed, rereads = found.need, found.layer.rereads()
+    needed, rereads = found.need, found.layer.rereads
     if not needed.layer or not any([*needed.bottoms, *needed.params]):
         return None
     # With the pycaffe interface (`import caffe`), such a layer reads the overwritten bottom, as in Caffe.

@@ -79,6 +79,7 @@ class BN(Layer):
         param = BN_PARAM.get(self.layer_param)
         self._channels = legacy_shape(bottoms[0])[1]
         self._learns = param.bn_mode is BNMode.LEARN
+        self.rereads = Rereads.NOTHING if self._learns else Rereads.TO_LEARN  # for the gradient of the scale
         for filler in (param.scale_filler, param.shift_filler):
             self.add_blob((1, self._channels, 1, 1), filler)
 
@@ -91,10 +92,6 @@ class BN(Layer):
             raise NetError("the number of channels has changed", got=bottoms[0], want=self._channels)
         statistics: Shape = (1, self._channels, 1, 1)
         return [shape, statistics, statistics][: len(self.layer_param.top)]
-
-    def rereads(self) -> Rereads:
-        """Return ``TO_LEARN`` in mode INFERENCE, where the gradient of the scale is computed from the bottom."""
-        return Rereads.NOTHING if self._learns else Rereads.TO_LEARN
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return True: the fork overwrites the gradients of scale and shift instead of adding to them."""

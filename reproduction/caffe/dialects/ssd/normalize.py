@@ -62,6 +62,7 @@ class Normalize(Layer):
     reads = frozenset(f"norm_param.{name}" for name in NormalizeParameter.fields)
     in_place_gradient = False
     keeps_coordinates = True
+    rereads = Rereads.BOTTOM | Rereads.TOP  # the top is for the gradient of the scale
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the scale."""
@@ -80,10 +81,6 @@ class Normalize(Layer):
         if self.blob_names and self.blobs[0].shape not in ((), (bottoms[0][1],)):
             raise NetError("there is one scale for each channel", got=bottoms[0], want=f"{len(self.blobs[0])} channels")
         return bottoms
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM | Rereads.TOP``: the top is for the gradient of the scale."""
-        return Rereads.BOTTOM | Rereads.TOP
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; the gradients are those of the fork."""

@@ -49,10 +49,7 @@ class HardSwish(Neuron):
     """
 
     dialect = SYNOPSYS
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM``: the derivative is computed from the bottom."""
-        return Rereads.BOTTOM
+    rereads = Rereads.BOTTOM
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the function in double precision."""
@@ -74,6 +71,7 @@ class SeLU(Pointwise):
     dialect = SYNOPSYS
     reads: ClassVar[frozenset[str]] = frozenset({"selu_param.lambda", "selu_param.alpha"})
     reads_bottom = True
+    rereads = Rereads.BOTTOM
 
     @property
     def _factors(self) -> tuple[float, float]:

@@ -33,6 +33,7 @@ class ReLU(neuron.ReLU):
     dialect = SYNOPSYS
     reads = neuron.ReLU.reads | {"relu_param.relu6", "relu_param.maximum", "relu_param.minimum"}
     can_overwrite = False
+    rereads = Rereads.BOTTOM  # the limits are compared with the bottom
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the limits."""
@@ -45,10 +46,6 @@ class ReLU(neuron.ReLU):
         """Set the slope for negative values and the limits of the top, None for no limit."""
         self.negative_slope, self.least, self.most = negative_slope, least, most
         self.positive = negative_slope == 0 and (least or 0) >= 0
-
-    def rereads(self) -> Rereads:
-        """Return ``Rereads.BOTTOM``: the limits are compared with the bottom."""
-        return Rereads.BOTTOM
 
     def keeps(self) -> Keeps:
         """Return ``Keeps.SIGN`` if no limit changes signs."""
