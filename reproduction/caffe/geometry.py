@@ -138,14 +138,12 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L16-L77.
     """
-    if param.global_pooling:
-        if param.has("kernel_size") or param.has("kernel_h") or param.has("kernel_w"):
-            raise NetError("global_pooling and a kernel size are both set", want="one of them")
-        kernel = (height, width)
-    else:
-        if not any(param.has(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
-            raise NetError("the kernel size is missing", want="kernel_size, or kernel_h and kernel_w")
-        kernel = _pool_pair(param, "kernel", "kernel_size")
+    has_kernel = any(param.has(name) for name in ("kernel_size", "kernel_h", "kernel_w"))
+    if param.global_pooling and has_kernel:
+        raise NetError("global_pooling and a kernel size are both set", want="one of them")
+    if not param.global_pooling and not has_kernel:
+        raise NetError("the kernel size is missing", want="kernel_size, or kernel_h and kernel_w")
+    kernel = (height, width) if param.global_pooling else _pool_pair(param, "kernel", "kernel_size")
     pad, stride = _pool_pair(param, "pad", "pad"), _pool_pair(param, "stride", "stride")
     if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):
         raise NetError("global_pooling requires padding 0 and stride 1", got=f"pad {pad}, stride {stride}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe import fillers
-from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.errors import DataError, NetError, StrPath, cannot_read
 from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
@@ -142,9 +142,6 @@ class Shuffle:
         return np.random.default_rng([self._seed, *key]).permutation(count)
 
 
-_LIST_BYTES = 64 << 20  # maximum size of a list of files; ImageNet's has 48 MB
-
-
 def read_file_list(source: str) -> str:
     """Return the text of a file that lists data files, e.g. the ``source`` of an ImageData layer.
 
@@ -152,13 +149,9 @@ def read_file_list(source: str) -> str:
         DataError: If the file is missing, not a regular file, larger than 64 MiB or not UTF-8 text.
     """
     try:
-        return files.read_regular(source, _LIST_BYTES).decode()
+        return files.read_text(source, 64 << 20)  # ImageNet's list has 48 MB
     except OSError as error:
-        raise DataError(
-            f"the list of files cannot be read: {(error.strerror or 'error').lower()}", path=source
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError("the list of files is not text", path=source) from None
+        raise cannot_read(error, "the list of files", source) from None
 
 
 def _shape(shape: BlobShape) -> Shape:
@@ -235,13 +228,12 @@ class DummyData(BaseDataLayer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         param, tops = self.layer_param.dummy_data_param, len(self.layer_param.top)
-        legacy = [param.num, param.channels, param.height, param.width]
-        if not any(legacy):
+        legacy = {name: getattr(param, name) for name in ("num", "channels", "height", "width")}
+        if not any(legacy.values()):
             return [_shape(shape) for shape in _one_for_each_top(param.shape, tops, "shape")]
         if param.shape:
             raise NetError("shape and num, channels, height, width are both set", want="one kind")
-        names = ("num", "channels", "height", "width")
-        columns = [_one_for_each_top(values, tops, name) for values, name in zip(legacy, names, strict=True)]
+        columns = [_one_for_each_top(values, tops, name) for name, values in legacy.items()]
         return list(zip(*columns, strict=True))
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -27,10 +27,6 @@ class Need:
     bottoms: list[bool]
     params: list[bool]
 
-    def drop(self) -> None:
-        """Record that the backward pass does not run, so that no gradient of a bottom is computed."""
-        self.layer, self.bottoms = False, [False] * len(self.bottoms)
-
 
 def find_needs(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
     """Return what the backward pass of each layer must compute.
@@ -78,7 +74,7 @@ def _drop_what_no_loss_needs(nodes: Sequence[Node], found: list[Need], loss_weig
     for node, need in zip(reversed(nodes), reversed(found), strict=True):
         contributes = any(top in loss_weights or top in under_loss for top in node.tops)
         if not contributes or (need.layer and skipped.issuperset(node.tops)):
-            need.drop()
+            need.layer, need.bottoms = False, [False] * len(need.bottoms)
         if contributes:
             under_loss.update(node.bottoms)
         skipped.update(name for name, wanted in zip(node.bottoms, need.bottoms, strict=True) if not wanted)

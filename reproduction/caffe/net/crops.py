@@ -9,7 +9,6 @@ Source: BVLC/caffe@9b89154 python/caffe/coord_map.py; longjon/caffe@e0311166 src
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import CoordMap, crop_map, crop_offset
@@ -17,14 +16,9 @@ from reproduction.caffe.layers import CLASSES
 from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.schema import CropParameter, LayerParameter
 
-
-@dataclass(eq=False)
-class _Origin:
-    """A blob without a map from an earlier blob, such as an input or the top of an InnerProduct layer."""
-
-
-# The origin of a blob, found by following first bottoms, and the map from the origin to the blob.
-_Position = tuple[_Origin, CoordMap]
+# The origin of a blob, found by following first bottoms, and the map from the origin to the blob. The origin is an
+# object that stands for a blob without a map from an earlier one, such as an input or the top of an InnerProduct layer.
+_Position = tuple[object, CoordMap]
 
 
 def derive_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
@@ -72,7 +66,7 @@ def _map_position(position: _Position | None, step: CoordMap | None) -> _Positio
             return position[0], step @ position[1]
     except NetError:  # the maps have different axes
         pass
-    return _Origin(), CoordMap()
+    return object(), CoordMap()
 
 
 def _derive_offset(layer_param: LayerParameter, positions: dict[str, _Position]) -> list[int] | NetError:

@@ -22,13 +22,8 @@ class _Row:
     bottoms: str
     tops: str
     shape: str
-    parameters: int
+    count: str
     specs: list[ParamSpec]
-
-    @property
-    def count(self) -> str:
-        """The number of parameters, empty for none."""
-        return f"{self.parameters:,}" if self.parameters else ""
 
 
 def _find_rows(net: Net) -> Iterator[_Row]:
@@ -37,7 +32,8 @@ def _find_rows(net: Net) -> Iterator[_Row]:
         shape = " ".join("x".join(map(str, net.blob_shapes[top])) for top in node.tops)
         count = sum(blob.numel() for blob in layer.blobs) if layer else 0
         specs = net.param_specs.get(node.name, [])
-        yield _Row(node.name, node.type, " ".join(node.bottoms), " ".join(node.tops), shape, count, specs)
+        shown = f"{count:,}" if count else ""
+        yield _Row(node.name, node.type, " ".join(node.bottoms), " ".join(node.tops), shape, shown, specs)
 
 
 def _count_parameters(net: Net) -> int:

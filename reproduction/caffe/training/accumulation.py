@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -57,23 +56,20 @@ class Accumulation:
     def _run(self, layer: Layer, run: Callable[..., tuple[AnyBlob, ...]], *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
         """Run a layer with those parameters detached that an earlier layer overwrites; record which it overwrites."""
         shapes = [tuple(bottom.shape) for bottom in bottoms]
-        hidden = dict[str, Any]()
+        hidden = []
         for i, name in enumerate(layer.blob_names):
             blob = getattr(layer, name)
             owner = find_base(blob)
             if id(owner) in self._overwritten:
-                hidden[name] = layer.__dict__.get(name)
+                hidden.append(name)
                 layer.__dict__[name] = blob.detach()  # attribute lookup finds it before the registered parameter
             elif layer.sets_gradient(i, shapes):
                 self._overwritten[id(owner)] = owner
         try:
             return run(*bottoms)
         finally:
-            for name, before in hidden.items():
-                if before is None:
-                    del layer.__dict__[name]
-                else:
-                    layer.__dict__[name] = before
+            for name in hidden:
+                del layer.__dict__[name]
 
 
 def find_sole_users(net: Net) -> dict[int, Convolution]:

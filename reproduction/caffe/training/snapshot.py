@@ -129,7 +129,8 @@ def states(prefix: StrPath) -> list[tuple[int, Path]]:
         prefix: The ``snapshot_prefix`` of the solver.
     """
     pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
-    matches = [(pattern.fullmatch(path.name), path) for path in _listed(Path(prefix).parent)]
+    folder = Path(prefix).parent
+    matches = [(pattern.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
@@ -191,10 +192,6 @@ def _find_model(named: str, state: StrPath) -> Path:
         path=state,
         remedy="Put it where the state says, or next to the state.",
     )
-
-
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:

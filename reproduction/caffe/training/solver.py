@@ -177,11 +177,8 @@ class Solver:
         self._start, self._losses, self.smoothed_loss, self.stopped = self.iter, [], 0.0, False
         stop = self.iter + iterations
         while self.iter < stop:
-            if (
-                param.test_interval
-                and self.iter % param.test_interval == 0
-                and (self.iter or param.test_initialization)
-            ):
+            is_due = param.test_interval and self.iter % param.test_interval == 0
+            if is_due and (self.iter or param.test_initialization):
                 yield from self.test_all()
                 if self.stopped:
                     return

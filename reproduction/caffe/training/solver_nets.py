@@ -113,8 +113,9 @@ def describe_unread_fields(param: SolverParameter) -> list[str]:
     Raises:
         ReproductionError: If a field of a fork of Caffe changes the training, and is not implemented.
     """
-    for field, value in param.set_fields():
-        if field.dialect is not None and field.has_effect and value not in (field.default, field.unset()):
+    foreign = [(field, value) for field, value in param.set_fields() if field.dialect is not None]
+    for field, value in foreign:
+        if field.has_effect and value not in (field.default, field.unset()):
             raise ReproductionError(
                 f"{field.name} changes the training, but is not implemented",
                 place="solver",
@@ -122,11 +123,7 @@ def describe_unread_fields(param: SolverParameter) -> list[str]:
                 remedy="Remove it to train as BVLC Caffe does.",
             )
     notes = [f"{name} changes nothing here: {why}." for name, why in _ELSEWHERE.items() if param.has(name)]
-    notes += [
-        f"{field.name} of {field.dialect} changes nothing here."
-        for field, _ in param.set_fields()
-        if field.dialect is not None
-    ]
+    notes += [f"{field.name} of {field.dialect} changes nothing here." for field, _ in foreign]
     notes += [
         f"{name} changes nothing: lr_policy {param.lr_policy!r} and type {param.type!r} do not read it."
         for name in update_rules.find_unread_fields(param)

@@ -101,12 +101,12 @@ def test_files_must_have_rows_of_one_shape(tmp_path):
 def test_missing_empty_and_broken_files_are_one_line_each(tmp_path):
     with pytest.raises(DataError) as caught:
         reader(tmp_path / "no.txt", 1)
-    assert str(caught.value) == f"{tmp_path / 'no.txt'}: the list of files cannot be read: no such file or directory."
+    assert str(caught.value) == f"{tmp_path / 'no.txt'}: the list of files cannot be read (no such file or directory)."
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(DataError, match=r"empty\.txt: the list names no HDF5 files\.$"):
         reader(tmp_path / "empty.txt", 1)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"binary\.txt: the list of files is not text\.$"):
+    with pytest.raises(DataError, match=r"binary\.txt: this is not a text file; got byte 0xff at 0, want UTF-8\.$"):
         reader(tmp_path / "binary.txt", 1)
     (tmp_path / "list.txt").write_text("gone.h5")
     with pytest.raises(DataError, match=r"^gone\.h5: there is no such file\. .*list\.txt names it\.$"):

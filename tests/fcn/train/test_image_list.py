@@ -120,7 +120,7 @@ def test_another_layer_or_folder_is_an_error(root, tmp_path):
     with pytest.raises(ReproductionError) as error:
         ImageList(layer(), tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}/things/list.txt: the list of files cannot be read: no such file or directory."
+        f"{tmp_path}/things/list.txt: the list of files cannot be read (no such file or directory)."
     )
 
 
