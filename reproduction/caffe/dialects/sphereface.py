@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
-from reproduction.caffe.layers.bottom_checks import class_index
+from reproduction.caffe.layers.bottom_checks import check_positive, class_index
 from reproduction.caffe.schema import FillerParameter, LayerParameter, add_dialect
 from reproduction.caffe.schema.field import choice, int32, nested, single, uint32
 from reproduction.caffe.schema.message import Message
@@ -83,8 +83,7 @@ class MarginInnerProduct(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the weights."""
         param = MARGIN.get(self.layer_param)
-        if param.num_output < 1:
-            raise NetError("num_output must be positive", got=param.num_output)
+        check_positive(param, "num_output")
         self._inputs = math.prod(bottoms[0][canonical_axis(param.axis, len(bottoms[0])) :])
         self.add_blob((param.num_output, self._inputs), param.weight_filler)
         self.passes = param.iteration

@@ -359,7 +359,8 @@ class Layer(nn.Module):
             if field.name in COMMON or not field.has_effect:
                 continue
             _check_integers(message)
-            if any(name.startswith(f"{field.name}.") for name in self.reads):
+            is_own = any(name.startswith(f"{field.name}.") for name in self.reads)
+            if is_own:
                 self._check_fork_fields(field, message)
             names = [
                 f"{field.name}.{inner.name}"
@@ -369,8 +370,7 @@ class Layer(nn.Module):
             for name in self.refuses.intersection([field.name, *names]):
                 raise NetError(f"{layer_param.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
             unread = [name for name in names if name not in self.reads]
-            foreign = not any(name.startswith(f"{field.name}.") for name in self.reads)
-            ignored += [field.name] if unread and foreign else unread
+            ignored += [field.name] if unread and not is_own else unread
         if ignored:
             problem = f"{layer_param.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe"
             remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."

@@ -72,8 +72,7 @@ class InnerProduct(Layer):
         weight = weight.t() if param.transpose else weight
         if blas.applies_to(self.in_blas_order, rows):
             args = (rows, self.blobs[0], bias[0] if bias else None, param.transpose, self.totals)
-            top: Tensor = _BlasLinear.apply(*args)  # type: ignore[no-untyped-call]
-            return (top,)
+            return (_BlasLinear.apply(*args),)  # type: ignore[no-untyped-call]
         return (F.linear(rows, weight, *bias),)
 
     def products(self, bottoms: list[Shape]) -> int:

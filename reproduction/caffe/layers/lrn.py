@@ -58,8 +58,7 @@ class LRN(Layer):
         param = self.layer_param.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:
             power = blas.power if blas.applies_to(self.in_blas_order, x) else torch.pow
-            y: Tensor = _AcrossChannels.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
-            return (y,)
+            return (_AcrossChannels.apply(x, param.local_size, param.alpha, param.beta, param.k, power),)  # type: ignore[no-untyped-call]
         # Caffe: LRN within a channel ignores `k` and uses 1 (lrn_layer.cpp L52).
         size = _limit_size(param.local_size, max(x.shape[2:]))
         alpha = param.alpha * (size / param.local_size) ** 2

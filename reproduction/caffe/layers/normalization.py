@@ -230,6 +230,11 @@ class BatchNorm(Layer):
         """Whether ``eps`` is added to the variance; otherwise to its root."""
         return True
 
+    @property
+    def _uses_stored(self) -> bool:
+        param = self.layer_param.batch_norm_param
+        return param.use_global_stats if param.has("use_global_stats") else not self.training
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the three blobs of statistics and set their ``lr_mult`` to 0.
 
@@ -268,9 +273,8 @@ class BatchNorm(Layer):
 
     def _normalize(self, bottom: Tensor) -> AnyBlob:
         param = self.layer_param.batch_norm_param
-        stored = param.use_global_stats if param.has("use_global_stats") else not self.training
         later = self.eps_inside and normalize.is_faster(bottom)
-        if stored:
+        if self._uses_stored:
             mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
             share = torch.where(weight == 0, 0.0, 1 / weight)
             mean, variance = mean_sum * share, variance_sum * share
@@ -295,9 +299,7 @@ class BatchNorm(Layer):
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         """Return an affine ``PointwiseForm`` if the statistics are the stored ones; otherwise None."""
-        param = self.layer_param.batch_norm_param
-        stored = param.use_global_stats if param.has("use_global_stats") else not self.training
-        return PointwiseForm(is_affine=True) if stored else None
+        return PointwiseForm(is_affine=True) if self._uses_stored else None
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:

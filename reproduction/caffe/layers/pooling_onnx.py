@@ -94,13 +94,11 @@ def add_max_pool_with_positions(
     The positions follow from those of MaxPool, which are indices into the whole padded value.
     """
     height, width = onnx.fix_sizes()
+    counts = pool_sizes((height, width), windows, rounding)
     padded = _pad_to_windows(onnx, value, windows, rounding, _LEAST)
     if all(window.kernel == window.stride and not window.pad for window in windows):
-        return _add_adjacent_maxima(onnx, padded, windows, pool_sizes((height, width), windows, rounding))
-    wide, high = (
-        (count - 1) * window.stride + window.kernel
-        for count, window in zip(pool_sizes((height, width), windows, rounding)[::-1], windows[::-1], strict=True)
-    )
+        return _add_adjacent_maxima(onnx, padded, windows, counts)
+    high, wide = ((n - 1) * window.stride + window.kernel for n, window in zip(counts, windows, strict=True))
     top, index = onnx.node_with_outputs("MaxPool", padded, steps=("maxima", "indices"), **_without_padding(windows))
     columns = onnx.constant(wide, "columns")
     within = onnx.node("Mod", index, onnx.constant(high * wide, "pixels"), step="within")

@@ -126,11 +126,10 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
     elif known is not None:
         try:
             return known(module, layer)
-        except ModuleNotFoundError as error:
-            if not (error.name and f"{module}.".startswith(f"{error.name}.") and _find_published(module, layer)):
-                raise _not_found(name, error) from error
         except Exception as error:
-            raise _not_found(name, error) from error
+            lacks_module = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+            if not (lacks_module and _find_published(module, layer)):
+                raise NetError(f"the Python class {name!r} was not found: {_format_exception(error)}") from error
     if published := _find_published(module, layer):
         return published
     raise NetError(
@@ -143,10 +142,6 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
 def _find_published(module: str, layer: str) -> type[Any] | None:
     Message.import_late_fields()
     return PUBLISHED.get((module, layer))
-
-
-def _not_found(name: str, error: Exception) -> NetError:
-    return NetError(f"the Python class {name!r} was not found: {_format_exception(error)}")
 
 
 @register

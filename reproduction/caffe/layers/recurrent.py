@@ -57,8 +57,7 @@ class LSTMUnit(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         cell, gates, cont = bottoms
-        tops: tuple[Tensor, ...] = _LSTMStep.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
-        return tops
+        return _LSTMStep.apply(cell, gates, cont.detach())  # type: ignore[no-any-return, no-untyped-call]
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operators of the step."""

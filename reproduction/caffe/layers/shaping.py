@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
-from reproduction.caffe.layers.bottom_checks import refuse_in_place
+from reproduction.caffe.layers.bottom_checks import check_positive, refuse_in_place
 from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
@@ -162,8 +162,7 @@ class Tile(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that ``tiles`` is positive."""
-        if self.layer_param.tile_param.tiles < 1:
-            raise NetError("tiles must be set and positive", got=self.layer_param.tile_param.tiles)
+        check_positive(self.layer_param.tile_param, "tiles")
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: the bottom's with the size of ``axis`` multiplied by ``tiles``."""
@@ -242,8 +241,7 @@ class Split(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if not self.in_blas_order:
             return bottoms * len(self.layer_param.top)
-        tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.layer_param.top))  # type: ignore[no-untyped-call]
-        return tops
+        return _HandOn.apply(bottoms[0], len(self.layer_param.top))  # type: ignore[no-any-return, no-untyped-call]
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Return the bottom once for each top; None if ``in_blas_order`` is set, as full tensors are then needed."""

@@ -43,7 +43,7 @@ def load_train_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool =
             want=f"one of {', '.join(_TRAIN)}",
         )  # fmt: skip
     value = getattr(param, named[0])
-    return _in_state(_net(value, base, legacy_crop), Phase.TRAIN, param.train_state)
+    return _load(value, base, legacy_crop, Phase.TRAIN, param.train_state)
 
 
 def load_test_nets(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> Iterator[NetParameter]:
@@ -79,7 +79,7 @@ def load_test_nets(param: SolverParameter, base: StrPath, *, legacy_crop: bool =
         raise ReproductionError(f"there is a test net, but {name} is not positive", place="solver")
     states = list(param.test_state) or [NetState() for _ in sources]
     for source, state in zip(sources, states, strict=True):
-        yield _in_state(_net(source, base, legacy_crop), Phase.TEST, state)
+        yield _load(source, base, legacy_crop, Phase.TEST, state)
 
 
 def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> list[str]:
@@ -131,15 +131,12 @@ def describe_unread_fields(param: SolverParameter) -> list[str]:
     return notes
 
 
-def _net(source: str | NetParameter, base: StrPath, legacy_crop: bool) -> NetParameter:
+def _load(source: str | NetParameter, base: StrPath, legacy_crop: bool, phase: Phase, over: NetState) -> NetParameter:
     if isinstance(source, str):
-        return prototxt.load_net(Path(base) / source, legacy_crop=legacy_crop)[0]
-    net = source.copy()
-    upgrade.upgrade_net(net, legacy_crop=legacy_crop)
-    return net
-
-
-def _in_state(net: NetParameter, phase: Phase, over: NetState) -> NetParameter:
+        net, _ = prototxt.load_net(Path(base) / source, legacy_crop=legacy_crop)
+    else:
+        net = source.copy()
+        upgrade.upgrade_net(net, legacy_crop=legacy_crop)
     # The solver's state overrides the net's own state, which overrides the phase.
     state = NetState(phase=phase)
     state.merge(net.state)

@@ -170,7 +170,7 @@ SLICE, RESHAPE = 'type: "Slice" top: "a" top: "b" slice_param { %s }', 'type: "R
          "Flatten layers cannot work in place; got top 'a' for both."),
         ('type: "Flatten" flatten_param { axis: 2 end_axis: 0 }', [(1, 3, 4)],
          "axis must not come after end_axis; got axis 2, end_axis 0."),
-        ('type: "Tile"', [(1, 3)], "tiles must be set and positive; got 0."),
+        ('type: "Tile"', [(1, 3)], "tiles must be positive; got 0."),
         ('type: "Filter"', [(2, 3), (2, 3), (2,)],
          "there must be a top for each bottom but the selector; got 1, want 2."),
         ('type: "Filter"', [(2, 3), (2, 3)],

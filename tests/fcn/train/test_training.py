@@ -377,7 +377,7 @@ def test_a_stage_needs_the_weights_of_the_one_before(plan, tmp_path):
     said = error(small_trainings.stage("voc-fcn16s"), plan, {"voc-fcn32s": vgg16})
     assert said == (
         "layer 'score_fr' of voc-fcn16s is not in the weights of voc-fcn32s; got conv1_1, conv1_2, conv2_1, conv2_2"
-        " .... They belong to another net, or to an earlier stage."
+        " and 11 more. They belong to another net, or to an earlier stage."
     )
 
 
@@ -469,7 +469,7 @@ def test_torchvisions_own_vgg16_is_not_taken_for_the_copy(plan, tmp_path, monkey
     said = error(small_trainings.stage("voc-fcn32s"), plan, {"vgg16": copy})
     assert said == (
         "layer 'conv1_2' of voc-fcn32s is not in the weights of vgg16; got classifier.0, classifier.3, features.0,"
-        " features.10 .... They belong to another net, or to an earlier stage."
+        " features.10 and 11 more. They belong to another net, or to an earlier stage."
     )
 
 

@@ -15,7 +15,7 @@ from reproduction.caffe.dialects.ctpn import CTPN
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
-from reproduction.caffe.layers.bottom_checks import refuse_in_place
+from reproduction.caffe.layers.bottom_checks import check_positive, refuse_in_place
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import FillerParameter, LayerParameter
 from reproduction.caffe.schema.field import int32, integers, nested, single, uint32
@@ -152,8 +152,7 @@ class Lstm(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the parameters."""
         param = LSTM.get(self.layer_param)
-        if param.num_output < 1:
-            raise NetError("num_output must be positive", got=param.num_output)
+        check_positive(param, "num_output")
         if len(bottoms[0]) < 2:
             raise NetError("the bottom must have steps and sequences as its first axes", got=bottoms[0])
         self._inputs, units = math.prod(bottoms[0][2:]), param.num_output

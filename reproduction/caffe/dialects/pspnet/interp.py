@@ -13,7 +13,7 @@ from reproduction.caffe.dialects.synopsys import SYNOPSYS
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape
 from reproduction.caffe.layers.base import Layer, register
-from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.bottom_checks import check_positive, legacy_shape
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import int32, nested
@@ -77,9 +77,7 @@ class Interp(Layer):
         for name in ("pad_beg", "pad_end"):
             if getattr(param, name) > 0:
                 raise NetError(f"{name} can only crop", got=getattr(param, name), want="at most 0")
-        for name in ("zoom_factor", "shrink_factor", "full_zoom_factor"):
-            if getattr(param, name) < 1:
-                raise NetError(f"{name} must be positive", got=getattr(param, name))
+        check_positive(param, "zoom_factor", "shrink_factor", "full_zoom_factor")
         shrinks, zooms = param.has("shrink_factor"), param.has("zoom_factor")
         self._given = shrinks == zooms and param.has("height") and param.has("width")
         if not (self._given or shrinks or zooms or param.has("full_zoom_factor")):

@@ -11,7 +11,7 @@ from reproduction.caffe.dialects.rfcn import RFCN
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
-from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.bottom_checks import check_positive, legacy_shape
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import Field, nested, single
 from reproduction.caffe.schema.message import Message
@@ -61,9 +61,7 @@ class PSROIPooling(Layer):
         for name in PSROIPoolingParameter.required:
             if not param.has(name):
                 raise NetError(f"psroi_pooling_param.{name} is missing")
-        for name in ("output_dim", "group_size"):
-            if getattr(param, name) < 1:
-                raise NetError(f"{name} must be positive", got=getattr(param, name))
+        check_positive(param, "output_dim", "group_size")
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top: one map of bins for each RoI."""

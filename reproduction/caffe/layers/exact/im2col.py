@@ -51,8 +51,7 @@ def convolve(
         The top, (N, num_output, h, w).
     """
     args = (x, weight, bias, tuple(windows), group, sizes and tuple(sizes), totals)
-    top: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
-    return top
+    return _Slide.apply(*args)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Slide(Function):
