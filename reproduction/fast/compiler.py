@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -26,7 +27,6 @@ from reproduction.caffe.net.inputs import Given, Values, parse_inputs
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.cached_plan import CachedPlan
 from reproduction.fast.convert import ParameterVersions, convert_layers
 from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
@@ -94,6 +94,25 @@ def compile(
     return CompiledNet(net, supported, discard=discard, steady=steady, engine=engine)
 
 
+@dataclass
+class _CachedPlan:
+    """A cached plan, and its graph if it has one.
+
+    Attributes:
+        plan: The plan.
+        may_improve: Whether the second call creates a plan again, because an image of zeros did not pay off for a
+            single call.
+        calls: The number of calls of this size.
+        graph: What is called instead: the plan as a recorded CUDA graph, or in the runtime of the fastest engine; None
+            if torch computes it.
+    """
+
+    plan: ExecutionPlan
+    may_improve: bool
+    calls: int
+    graph: RecordedFunction | RuntimeGraph | None = None
+
+
 class CompiledNet:
     """A compiled net, created by ``compile``; it is called like the net, with images of any size.
 
@@ -133,10 +152,7 @@ class CompiledNet:
         self._convert_net(converted)
         self._planner.zero_images.update(zero_images or {})
         if discard:
-            with torch.inference_mode():
-                self._discard_weights()
-            if self._discarded:
-                self._engines = EngineChoice("torch", self.precision)
+            self._discard_weights()
 
     def _convert_net(self, converted: Mapping[str, Tensor] | None = None) -> None:
         """Convert the current weights, except those that are given by name, and clear all plans."""
@@ -144,7 +160,7 @@ class CompiledNet:
         self._converted = dict(converted or {})
         self._ops, self._last_versions = convert_layers(self.net, self.precision, self._converted)
         self._buffers = self._new_buffers()
-        self._plans: dict[Hashable, CachedPlan] = {}  # those used least recently come first
+        self._plans: dict[Hashable, _CachedPlan] = {}  # those used least recently come first
         self._run_plan = partial(self._execute, buffers=self._buffers)
         self._planner = Planner(self._ops, self.net.inputs, device, self._run_plan, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -156,8 +172,9 @@ class CompiledNet:
     def _new_buffers(self) -> BufferPool:
         return BufferPool(torch.bfloat16 if self.precision == "bf16" else self.net.dtype, self.net.device)
 
+    @torch.inference_mode()
     def _discard_weights(self) -> None:
-        """Free the large weights that are not read for inputs of the declared shapes.
+        """Free the large weights that are not read for inputs of the declared shapes; if there are any, torch computes.
 
         Small weights are not freed, since inputs of other shapes may need them.
         """
@@ -181,6 +198,7 @@ class CompiledNet:
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
+            self._engines = EngineChoice("torch", self.precision)
         self._versions = ParameterVersions(self.net)
 
     def __reduce__(self) -> tuple[Callable[[Net], CompiledNet], tuple[Net]]:
@@ -265,9 +283,7 @@ class CompiledNet:
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
             self._find_plan({name: self.net.blob_shapes[name] for name in self.net.inputs}, self.net.graph.outputs)
-            is_cpu = self.net.device.type == "cpu"  # a saved net is opened on the CPU
-            prepared = (self._converted, self._planner.zero_images) if is_cpu else ({}, {})
-            saved_net.write(path, self.net, self._options, self._discarded, *prepared)
+            saved_net.write(self, path)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the net's parameters by name; weights freed by ``discard`` are replaced by their converted form."""
@@ -342,7 +358,7 @@ class CompiledNet:
         """Return the versioned names of the last values of the given blobs, without duplicates."""
         return list(dict.fromkeys(self._last_versions[name] for name in names))
 
-    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> CachedPlan:
+    def _find_plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> _CachedPlan:
         """Return the cached plan for these inputs, or create one.
 
         A plan that may improve is created again after its first call: it may then cost more to prepare, because later
@@ -362,13 +378,13 @@ class CompiledNet:
                 reduce_spinning()
             plan, may_improve = self._planner.build(choice, wanted), choice.zero_values is None and not patient
             # On a GPU the second call of a size is recorded, also if the plan is new.
-            cached = CachedPlan(plan, may_improve, cached.calls if cached else 0)
+            cached = _CachedPlan(plan, may_improve, cached.calls if cached else 0)
         self._plans[key] = cached
         if len(self._plans) > _PLANS:
             del self._plans[next(iter(self._plans))]
         return cached
 
-    def _record(self, cached: CachedPlan, fed: Mapping[str, Tensor]) -> None:
+    def _record(self, cached: _CachedPlan, fed: Mapping[str, Tensor]) -> None:
         """Record a plan as a CUDA graph, if that is possible.
 
         That is done at the second call of a size, since a size that came once may not come again.
@@ -377,7 +393,7 @@ class CompiledNet:
             run = partial(self._execute, cached.plan, buffers=self._new_buffers(), tune=True)
             cached.graph = RecordedFunction(run, fed, self._graph_pool)
 
-    def _choose_engine(self, cached: CachedPlan, fed: Mapping[str, Tensor]) -> None:
+    def _choose_engine(self, cached: _CachedPlan, fed: Mapping[str, Tensor]) -> None:
         """Choose the engine of a size, and prepare its graph unless it is torch."""
         wanted = cached.plan.wanted
         write = lru_cache(partial(self._write_graph, wanted, fed))  # all runtimes read the same

@@ -34,27 +34,20 @@ _AGAIN = "Compile the net again, and save it."
 ZeroImages = Mapping[Hashable, Mapping[str, Tensor]]
 
 
-def write(
-    path: StrPath,
-    net: Net,
-    options: Mapping[str, Any],
-    discarded: Collection[str],
-    converted: Mapping[str, Tensor],
-    zero_images: ZeroImages,
-) -> None:
+def write(compiled: CompiledNet, path: StrPath) -> None:
     """Write a compiled net to a file, atomically; see ``CompiledNet.save``.
 
     Args:
+        compiled: The compiled net, whose weights are those that its net has now.
         path: The file.
-        net: The net.
-        options: The arguments of ``CompiledNet``, by name.
-        discarded: Names of the parameters that were freed, and are not written.
-        converted: The weights that were converted, by name.
-        zero_images: Values for images of zeros; see ``planner.Planner``.
 
     Raises:
         ReproductionError: If the net has Python layers, or the file cannot be written.
     """
+    net, discarded, converted = compiled.net, compiled._discarded, compiled._converted
+    zero_images: ZeroImages = compiled._planner.zero_images
+    if net.device.type != "cpu":  # a saved net is opened on the CPU
+        converted, zero_images = {}, {}
     net_param = net.to_proto(blobs=False)
     net_param.state, net_param.force_backward = net.graph.state, net.graph.force_backward
     for layer_param in net_param.layer:
@@ -65,7 +58,7 @@ def write(
     }
     arrays |= {f"converted:{name}": weight for name, weight in converted.items()}
     arrays |= {f"zeros{i}:{name}": x for i, each in enumerate(zero_images.values()) for name, x in each.items()}
-    settings = dict(options) | {
+    settings = compiled._options | {
         "version": VERSION,
         "discarded": sorted(discarded),
         "inputs": {name: net.blob_shapes[name] for name in net.inputs},
