@@ -188,8 +188,9 @@ class Dataset(Sequence[Sample]):
         """
         paths = [self.file(kind, image_id) for image_id in self.ids[:limit] for kind in self.tops.values()]
         # List each folder once instead of testing each file.
-        present = {folder: _names(folder) for folder in {path.parent for path in paths}}
-        return [path for path in paths if path.name not in present[path.parent]]
+        folders = {path.parent for path in paths if path.parent.is_dir()}
+        present = {path for folder in folders for path in folder.iterdir()}
+        return [path for path in paths if path not in present]
 
     def find_missing(self, limit: int | None = None) -> DataError | None:
         """Return the error for files of the samples that do not exist, or None if there are all; see ``missing``."""
@@ -343,7 +344,3 @@ def check_sample(dataset: Dataset, i: int) -> Sample:
         if not label and not np.isfinite(array).all():
             raise DataError(f"{top!r} is not finite", path=place)
     return sample
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

@@ -73,7 +73,7 @@ def _find(data: memoryview, names: tuple[str, ...]) -> Array:
 def _unpacked(data: memoryview, order: str) -> Iterator[memoryview]:
     """Yield the bytes of each variable, decompressed; only one is in memory at a time."""
     file, room = _Reader(data, order, _HEADER_BYTES), _LIMIT_BYTES
-    while not file.done():
+    while file.at < len(data):
         kind, content = file.element()
         if kind == _COMPRESSED:
             inflate = zlib.decompressobj()
@@ -97,9 +97,6 @@ class _Reader:
     def __init__(self, data: memoryview, order: str, at: int = 0):
         self.data, self.order, self.at = data, order, at
 
-    def done(self) -> bool:
-        return self.at >= len(self.data)
-
     def element(self) -> tuple[int, memoryview]:
         if self.at + 8 > len(self.data):
             raise _broken(f"it ends within the tag at byte {self.at}")
@@ -116,7 +113,7 @@ class _Reader:
 
     def array(self) -> _Array:
         """Read the header of an array: flags, shape, name."""
-        if self.done():  # MATLAB writes an empty array in a field without any header
+        if self.at >= len(self.data):  # MATLAB writes an empty array in a field without any header
             return _Array(0, False, (0, 0), "", self)
         kind, flags = self.element()
         kind_of_size, size = self.element()

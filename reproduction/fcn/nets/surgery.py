@@ -96,18 +96,14 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
     for name in names:
         shape = tuple(_blob(net, name, 0).shape)
         if len(shape) != 4 or shape[2] != shape[3]:
-            raise NetError(
-                "only square kernels interpolate", layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)"
-            )
-        if shape[0] != shape[1] and shape[1] != 1:
-            # Upstream bug, fixed: if a layer cannot interpolate, the published interp prints a message and executes a
-            # bare `raise`, which fails with an unrelated error. Here it raises a NetError.
-            raise NetError(
-                "a layer that interpolates has as many outputs as inputs, or one output a group",
-                layer=name,
-                got=shape,
-                want="(C, C, K, K) or (C, 1, K, K)",
-            )
+            problem = "only square kernels interpolate"
+        elif shape[0] != shape[1] and shape[1] != 1:
+            problem = "a layer that interpolates has as many outputs as inputs, or one output a group"
+        else:
+            continue
+        # Upstream bug, fixed: if a layer cannot interpolate, the published interp prints a message and executes a
+        # bare `raise`, which fails with an unrelated error. Here it raises a NetError.
+        raise NetError(problem, layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)")
     for name in names:
         blob = _blob(net, name, 0)
         rows = torch.arange(blob.shape[0], device=blob.device)

@@ -327,17 +327,10 @@ def _find_classes(given: Sequence[str] | StrPath | None, count: int) -> tuple[tu
     if given is None:
         return tuple(f"class {i}" for i in range(count)), ["classes have numbers; name them with --classes."]
     place = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
-    names = tuple(load_names(given) if isinstance(given, str | os.PathLike) else given)
+    if isinstance(given, str | os.PathLike):
+        lines = files.read_list(given, "the class names", "a name in each line", _MOST_NAMES)
+        given = [line.strip() for line in lines if line.strip()]
+    names = tuple(given)
     if len(names) != count:
         raise DataError("the class names do not fit the net", path=place, got=f"{len(names)} names", want=count)
     return names, []
-
-
-def load_names(path: StrPath) -> list[str]:
-    """Return the class names of a text file, one in each line that is not empty.
-
-    Raises:
-        DataError: If the file cannot be read, or is not UTF-8.
-    """
-    lines = files.read_list(path, "the class names", "a name in each line", _MOST_NAMES)
-    return [line.strip() for line in lines if line.strip()]

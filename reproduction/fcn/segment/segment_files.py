@@ -158,12 +158,11 @@ class _Run:
         """Segment the images of a batch, by number, of which some may have results already."""
         found: dict[int, JobResult] = {}
         records: dict[int, ResultRecord] = {}
+        card = self.segmenter.card
         for number, job in jobs.items():
             try:
                 records[number] = self._record(job)
-                earlier = None
-                if not self.options.overwrite:
-                    earlier = result_files.find_earlier(job, self.segmenter.card, records[number])
+                earlier = None if self.options.overwrite else result_files.find_earlier(job, card, records[number])
             except ReproductionError as error:
                 found[number] = JobResult(number, error=error)
                 continue
@@ -196,9 +195,7 @@ class _Run:
         for number, job in jobs.items():
             try:
                 pictures = self._pictures(job)
-                inputs[number] = self.segmenter.read(
-                    pictures["color"], depth=pictures.get("depth"), hha=pictures.get("hha")
-                )
+                inputs[number] = self.segmenter.read(pictures.pop("color"), **pictures)
             except ReproductionError as error:
                 found.setdefault(number, JobResult(number, error=error))
         return inputs

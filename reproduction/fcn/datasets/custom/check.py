@@ -123,20 +123,16 @@ def _check_names(found: _Found, files: FolderFiles) -> None:
         found.add(f"there is no image in {name}/", "Images are files that end in .png, .jpg and the like.")
     if empty:
         return
-    alone = sorted(files.images.keys() - files.labels.keys()), sorted(files.labels.keys() - files.images.keys())
+    alone = (
+        ("images have no label, and are left out", files.images, sorted(files.images.keys() - files.labels.keys())),
+        ("labels have no image, and are left out", files.labels, sorted(files.labels.keys() - files.images.keys())),
+    )
     if not files.pairs:
-        first = [
-            str(where[image_id])
-            for where, ids in ((files.images, alone[0]), (files.labels, alone[1]))
-            for image_id in ids[:1]
-        ]
+        first = [str(where[ids[0]]) for _, where, ids in alone if ids]
         remedy = "Call both alike but for the ending: images/7.jpg, labels/7.png."
         found.add("no image has a label with its name", remedy, " and ".join(first))
         return
-    for what, where, ids in (
-        ("images have no label, and are left out", files.images, alone[0]),
-        ("labels have no image, and are left out", files.labels, alone[1]),
-    ):
+    for what, where, ids in alone:
         for image_id in ids:
             found.add(what, "", str(where[image_id]), fatal=False)
 
@@ -228,9 +224,8 @@ def _check_label(
     if names is not None:
         wrong = [number for number in here if not (0 <= number < len(names) or number == VOID)]
         if wrong:
-            said = ", ".join(map(str, wrong[:_SEVERAL])) + (" ..." if len(wrong) > _SEVERAL else "")
             pixels = sum(here[number] for number in wrong)
-            found.add(*_out_of_range(len(names)), f"{path} ({said} in {pixels} pixels)")
+            found.add(*_out_of_range(len(names)), f"{path} ({_format_numbers(wrong)} in {pixels} pixels)")
     return set(here)
 
 
