@@ -1,4 +1,4 @@
-"""The arithmetic that the BN layers of two forks share: normalization of each channel, scale and shift."""
+"""The arithmetic that the normalizing layers of several forks share: statistics of each channel, scale and shift."""
 
 from __future__ import annotations
 

@@ -37,18 +37,19 @@ def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
     return torch.where(size < limit, 0.5 * square * difference.square(), size - 0.5 * limit)
 
 
-class WeightedDifference(Function):
-    """The product of differences and weights, whose gradient is not multiplied by the weights."""
+def replace_value(x: Tensor, value: Tensor) -> Tensor:
+    """Return ``value``, of the shape of ``x``, with the gradient of ``x``: that of the result is passed on as it is."""
+    return _Replaced.apply(x, value.detach())  # type: ignore[no-any-return, no-untyped-call]
 
+
+class _Replaced(Function):
     @staticmethod
-    def forward(ctx: Any, difference: Tensor, weights: Tensor) -> Tensor:
-        """Return the product."""
-        return difference * weights
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient as it is."""
         return gradient, None
 
 
@@ -85,8 +86,8 @@ class SmoothL1Base(LossLayer):
         difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
         if len(bottoms) > 2:
             weights = bottoms[2].detach().reshape(difference.shape)
-            multiply = torch.mul if in_gradient else WeightedDifference.apply
-            difference = multiply(difference, weights)
+            product = difference * weights
+            difference = product if in_gradient else replace_value(difference, product)
         losses = smooth_l1(difference, sigma)
         return losses * bottoms[3].detach().reshape(losses.shape) if len(bottoms) == 4 else losses
 

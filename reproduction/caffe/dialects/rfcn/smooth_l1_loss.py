@@ -12,7 +12,8 @@ from reproduction.caffe.dialects.rfcn import RFCN
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.schema import LayerParameter, LossParameter
+from reproduction.caffe.layers.cross_entropy_losses import normalization
+from reproduction.caffe.schema import LayerParameter, LossParameter, NormalizationMode
 from reproduction.caffe.schema.field import single
 
 
@@ -86,9 +87,7 @@ class SmoothL1Loss(SmoothL1Base):
 
     def _divisor(self, losses: Tensor) -> float:
         param, (num, _, height, width) = self.layer_param.loss_param, losses.shape
-        mode = param.normalization.name
-        if not param.has("normalization") and param.has("normalize"):
-            mode = "VALID" if param.normalize else "BATCH_SIZE"
         if has_fixed_divisor(param):
             return max(1.0, PRE_FIXED_NORMALIZER.get(param))
-        return float(max(1, {"BATCH_SIZE": num, "NONE": 1}.get(mode, num * height * width)))
+        divisors = {NormalizationMode.BATCH_SIZE: num, NormalizationMode.NONE: 1}
+        return float(max(1, divisors.get(normalization(param, NormalizationMode.VALID), num * height * width)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe.dialects.ssd import SSD, boxes
-from reproduction.caffe.dialects.ssd.messages import ResizeMode, ResizeParameter
+from reproduction.caffe.dialects.ssd.messages import ResizeMode, ResizeParameter, list_foreground
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
@@ -89,12 +89,8 @@ class DetectionEvaluate(Layer):
             num, channels, _, columns = legacy_shape(bottom)
             if (num, channels, columns) != (1, 1, width):
                 raise NetError("a bottom must be a list of boxes", got=bottom, want=f"(1, 1, N, {width})")
-        return [(1, 1, len(self._labels()) + legacy_shape(bottoms[0])[2], 5)]
-
-    def _labels(self) -> list[int]:
-        """Return the labels of the classes but the background."""
-        param = DETECTION_EVALUATE.get(self.layer_param)
-        return [label for label in range(param.num_classes) if label != param.background_label_id]
+        count = len(list_foreground(DETECTION_EVALUATE.get(self.layer_param)))
+        return [(1, 1, count + legacy_shape(bottoms[0])[2], 5)]
 
     @torch.no_grad()
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -106,7 +102,8 @@ class DetectionEvaluate(Layer):
         labelled = int((found[:, 1] != -1).sum())
         detections, truth = self._group(found[found[:, 0] != -1]), self._group(true)
         rows = []
-        for label in self._labels():
+        labels = list_foreground(param)
+        for label in labels:
             counted = (row for (_, other), group in truth.items() if other == label for row in group)
             rows.append([-1, label, sum(param.evaluate_difficult_gt or not row[7] for row in counted), -1, -1])
         for image in sorted({image for image, _ in detections}):
@@ -114,7 +111,7 @@ class DetectionEvaluate(Layer):
                 rows += self._compare(np.array(detections[image, label]), truth.get((image, label)))
             self._image = (self._image + 1) % max(len(self._sizes), 1)
         # The fork leaves rows of zeros for detections with a label but without an image.
-        rows += [[0] * 5] * (len(self._labels()) + labelled - len(rows))
+        rows += [[0] * 5] * (len(labels) + labelled - len(rows))
         return (torch.tensor(rows, dtype=bottoms[0].dtype, device=bottoms[0].device).reshape(1, 1, -1, 5),)
 
     def _group(self, rows: Float32) -> Groups:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reproduction.caffe.dialects.ssd.messages import CodeType
+from reproduction.caffe.dialects.ssd.messages import CodeType, list_foreground
 from reproduction.caffe.dialects.ssd.onnx_operators import FLOAT, INT64, Operators
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
@@ -31,7 +31,7 @@ def add_detections(onnx: OnnxLayer, layer: DetectionOutput, locations: str, scor
         priors: The name of the prior boxes and variances, (1, 2, P * 4).
     """
     ops, param = Operators(onnx), layer.settings()
-    labels = np.array(layer.foreground)
+    labels = np.array(list_foreground(param))
     by_class = ops.Gather(_split(ops, scores, [param.num_classes], (0, 2, 1)), labels, axis=1)  # (N, F, P)
     width = 1 if param.share_location else param.num_classes
     decoded = _decode(ops, layer, _split(ops, locations, [width, 4], None), priors)

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe.dialects.ssd import SSD, boxes, detection_onnx
-from reproduction.caffe.dialects.ssd.messages import CodeType, NonMaximumSuppressionParameter, ResizeParameter
+from reproduction.caffe.dialects.ssd.messages import (
+    CodeType,
+    NonMaximumSuppressionParameter,
+    ResizeParameter,
+    list_foreground,
+)
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
@@ -140,12 +145,6 @@ class DetectionOutput(Layer):
             raise NetError("no_permute needs the scores and locations of each map", got=bottoms, want=2 * maps + 1)
 
     @property
-    def foreground(self) -> list[int]:
-        """The labels of the classes but the background."""
-        param = self.settings()
-        return [label for label in range(param.num_classes) if label != param.background_label_id]
-
-    @property
     def score_threshold(self) -> float | None:
         """The score that a detection must exceed; None if there is no limit."""
         param = self.settings()
@@ -239,7 +238,7 @@ class DetectionOutput(Layer):
         """
         param = self.settings()
         rows = [np.empty((0, 7), np.float32)]
-        for label in self.foreground:
+        for label in list_foreground(param):
             order = boxes.sort_scores(scores[label], self.score_threshold, self.top_k)
             if not len(order):
                 continue

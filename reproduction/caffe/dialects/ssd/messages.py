@@ -6,6 +6,7 @@ Source: weiliu89/caffe@4817bf8b src/caffe/proto/caffe.proto.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from reproduction.caffe.schema.field import choice, choices, int32, single, singles, uint32
 from reproduction.caffe.schema.message import Message
@@ -28,6 +29,11 @@ class NonMaximumSuppressionParameter(Message):
     nms_threshold = single(1, 0.3)
     top_k = int32(2)
     eta = single(3, 1.0)
+
+
+def list_foreground(param: Any) -> list[int]:
+    """Return the labels of the classes but the background, for a message with both fields of them."""
+    return [label for label in range(param.num_classes) if label != param.background_label_id]
 
 
 class ResizeMode(enum.IntEnum):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 
+from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import replace_value
 from reproduction.caffe.dialects.ssd import SSD, boxes, multibox_matching
-from reproduction.caffe.dialects.ssd.messages import CodeType, NonMaximumSuppressionParameter
+from reproduction.caffe.dialects.ssd.messages import CodeType, NonMaximumSuppressionParameter, list_foreground
 from reproduction.caffe.dialects.ssd.multibox_matching import Match
 from reproduction.caffe.dialects.ssd.smooth_l1_loss import SmoothL1Loss
 from reproduction.caffe.errors import NetError
@@ -175,7 +174,6 @@ class MultiBoxLoss(LossLayer):
         locations = bottoms[0].reshape(images, -1, classes, 4)
         scores = bottoms[1].reshape(images, -1, param.num_classes)
         batch = _Batch(param, *(x.detach().cpu().float().numpy() for x in (locations, scores, *bottoms[2:])))
-        batch.find_matches()
         batch.mine()
         count = sum(len(match.positive) for matches in batch.matches for match in matches)
         total = locations.flatten()[:0].sum() + scores.flatten()[:0].sum()
@@ -193,7 +191,9 @@ class MultiBoxLoss(LossLayer):
         target, variances, inside = (torch.from_numpy(x).to(locations) for x in batch.encode_positives())
         predicted = locations[batch.list_positives()]
         if batch.param.encode_variance_in_target:
-            predicted = _Divided.apply(predicted, variances)  # type: ignore[no-untyped-call]
+            # Upstream bug, kept: with encode_variance_in_target, MultiBoxLoss divides the predictions by the variances,
+            # but not their gradient (bbox_util.cpp L1243-L1249, multibox_loss_layer.cpp L278-L303).
+            predicted = replace_value(predicted, predicted / variances)
         predicted = torch.where(inside > 0, predicted, target)
         (loss,) = self.loc_loss(predicted.reshape(1, -1), target.reshape(1, -1))
         return loss  # type: ignore[no-any-return]
@@ -235,21 +235,6 @@ def _inner(kind: type[LossLayer], *bottoms: Shape) -> LossLayer:
     return kind(param, bottoms)
 
 
-class _Divided(Function):
-    """A quotient whose gradient lacks the divisor."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, divisor: Tensor) -> Tensor:
-        return x / divisor
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # Upstream bug, kept: with encode_variance_in_target, MultiBoxLoss divides the predictions by the variances, but
-        # not their gradient (bbox_util.cpp L1243-L1249, multibox_loss_layer.cpp L278-L303).
-        return gradient, None
-
-
 class _Batch:
     """The predictions and true boxes of a batch, and what they are matched with.
 
@@ -277,17 +262,13 @@ class _Batch:
         if not param.use_difficult_gt:
             rows = rows[rows[:, 7] == 0]
         self.true = [rows[rows[:, 0].astype(np.int64) == image] for image in range(len(locations))]
-        self.matches: list[list[Match]] = []
+        self.matches = [self._match(image) if len(true) else [] for image, true in enumerate(self.true)]
         self.negatives: list[Int64] = [np.empty(0, np.int64) for _ in locations]
-
-    def find_matches(self) -> None:
-        """Set ``matches``."""
-        self.matches = [self._match(image) if len(self.true[image]) else [] for image in range(len(self.true))]
 
     def _match(self, image: int) -> list[Match]:
         param, true = self.param, self.true[image]
         shared, labels = param.share_location, true[:, 1].astype(np.int64)
-        classes = [-1] if shared else [c for c in range(param.num_classes) if c != param.background_label_id]
+        classes = [-1] if shared else list_foreground(param)
         threshold = param.overlap_threshold if param.match_type is MatchType.PER_PREDICTION else None
 
         def match(found: Float32, label: int) -> Match:

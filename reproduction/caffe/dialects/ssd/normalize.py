@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from reproduction.caffe.dialects.batch_statistics import per_channel
 from reproduction.caffe.dialects.ssd import SSD
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
@@ -84,7 +85,7 @@ class Normalize(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; the gradients are those of the fork."""
-        scale = self.blobs[0] if self.blobs[0].dim() == 0 else _by_channel(self.blobs[0], bottoms[0])
+        scale = self.blobs[0] if self.blobs[0].dim() == 0 else per_channel(self.blobs[0], bottoms[0].dim())
         return (_Scaled.apply(bottoms[0], scale, *self._norm_options(bottoms[0].dim())),)  # type: ignore[no-untyped-call]
 
     def _norm_options(self, axes: int) -> tuple[list[int], float, float]:
@@ -111,10 +112,6 @@ class Normalize(Layer):
             norm = onnx.node("Add", norm, onnx.constant(np.float32(after), "eps"), step="norm_eps")
         unit = onnx.node("Div", bottoms[0], norm, step="unit")
         return [onnx.node("Mul", unit, onnx.constant(scale, "scale"))]
-
-
-def _by_channel(scale: Tensor, x: Tensor) -> Tensor:
-    return scale.view(-1, *(1,) * (x.dim() - 2))
 
 
 class _Scaled(Function):

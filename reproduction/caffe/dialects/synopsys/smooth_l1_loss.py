@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 
-from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base
+from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import SmoothL1Base, replace_value
 from reproduction.caffe.dialects.synopsys import SYNOPSYS
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.schema import LayerParameter
@@ -61,19 +58,7 @@ class SmoothL1Loss(SmoothL1Base):
         # Upstream bug, kept: with abssum, the gradient is not multiplied by the inside weights
         # (smooth_L1_loss_layer.cpp L130-L137).
         losses = self.compute_losses(bottoms, param.sigma, in_gradient=not param.abssum)
-        total: Tensor = _AbsoluteSum.apply(losses) if param.abssum else losses.sum()  # type: ignore[no-untyped-call]
+        total = losses.sum()
+        if param.abssum:  # the gradient of the sum of absolute values is that of the plain sum
+            total = replace_value(total, losses.abs().sum())
         return (total / bottoms[0].shape[0],)
-
-
-class _AbsoluteSum(Function):
-    """The sum of absolute values, whose gradient is that of the plain sum."""
-
-    @staticmethod
-    def forward(ctx: Any, losses: Tensor) -> Tensor:
-        ctx.shape = losses.shape
-        return losses.abs().sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.expand(ctx.shape)
