@@ -34,7 +34,7 @@ _FILE_OF: dict[type[Message], str] = {
 }
 
 
-def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>") -> M:
+def loads(data: Buffer, message: type[M], path: StrPath = "<bytes>") -> M:
     """Parse a message from bytes; an empty string is an empty message.
 
     Args:
@@ -45,7 +45,26 @@ def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>")
     Raises:
         CaffemodelError: If the bytes are not such a message; the place is the offset of the byte that does not fit.
     """
-    return _read(data, message, path)
+    reader = WireReader(data, path)
+    result = message()
+    try:
+        reader.read(result)
+    except CaffemodelError:
+        found = files.kind(data)
+        if found is None:
+            raise
+        remedy = {
+            files.HTML: "The download failed: open the file to read why, and fetch it again.",
+            files.TEXT: "Name the binary file; a prototxt contains no weights.",
+            files.ZEROS: "The download was cut off: fetch it again.",
+        }
+        raise CaffemodelError(
+            f"this is not a {_FILE_OF.get(message, message.__name__)}",
+            path=path,
+            got=found,
+            remedy=remedy.get(found, ""),
+        ) from None
+    return result
 
 
 def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[assignment]
@@ -62,7 +81,7 @@ def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[a
             fit.
         OSError: If the file cannot be opened.
     """
-    return _read(files.map_file(path), message, path)
+    return loads(files.map_file(path), message, path)
 
 
 def dumps(message: Message) -> bytes:
@@ -71,9 +90,7 @@ def dumps(message: Message) -> bytes:
     Raises:
         ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.
     """
-    pieces: list[Piece] = []
-    _encode(message, pieces)
-    return b"".join(block for piece in pieces for block in _blocks(piece))
+    return b"".join(_serialize(message))
 
 
 def dump(message: Message, path: StrPath, progress: Progress | None = None) -> None:
@@ -98,33 +115,14 @@ def write(message: Message, file: BinaryIO) -> None:
     Raises:
         ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.
     """
+    file.writelines(_serialize(message))
+
+
+def _serialize(message: Message) -> Iterator[bytes | memoryview]:
+    """Return the bytes of a message in the wire format, block by block; errors are raised before the first one."""
     pieces: list[Piece] = []
     _encode(message, pieces)
-    for piece in pieces:
-        file.writelines(_blocks(piece))
-
-
-def _read(data: Buffer, message: type[M], path: StrPath) -> M:
-    reader = WireReader(data, path)
-    result = message()
-    try:
-        reader.read(result)
-    except CaffemodelError:
-        found = files.kind(data)
-        if found is None:
-            raise
-        remedy = {
-            files.HTML: "The download failed: open the file to read why, and fetch it again.",
-            files.TEXT: "Name the binary file; a prototxt contains no weights.",
-            files.ZEROS: "The download was cut off: fetch it again.",
-        }
-        raise CaffemodelError(
-            f"this is not a {_FILE_OF.get(message, message.__name__)}",
-            path=path,
-            got=found,
-            remedy=remedy.get(found, ""),
-        ) from None
-    return result
+    return (block for piece in pieces for block in _blocks(piece))
 
 
 def _encode(message: Message, pieces: list[Piece]) -> int:

@@ -35,8 +35,6 @@ class TextProposalLayer(UserLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read the settings and compute the anchors."""
         settings = parse_settings(self.param_str)
-        if "feat_stride" not in settings:
-            raise NetError("param_str has no feat_stride", got=repr(self.param_str))
         self._stride = int(settings["feat_stride"])
         corners = [(7.5 - 8, 7.5 - height // 2, 7.5 + 8, 7.5 + height // 2) for height in _HEIGHTS]
         self._anchors = np.trunc(corners)

@@ -31,7 +31,7 @@ def parse_settings(text: str) -> dict[str, Any]:
     """Return the settings in a ``param_str``: a dict of Python, or lines such as ``'feat_stride': 16``.
 
     Raises:
-        NetError: If it is neither.
+        NetError: If it is neither, or has no ``feat_stride``.
     """
     plain = re.sub(r"!!python/tuple\s*", "", text).strip()
     if not plain.startswith("{"):
@@ -43,6 +43,8 @@ def parse_settings(text: str) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise NetError("param_str cannot be read", got=repr(text), want="lines such as 'feat_stride': 16")
+    if "feat_stride" not in settings:
+        raise NetError("param_str has no feat_stride", got=repr(text))
     return settings
 
 
@@ -70,8 +72,6 @@ class ProposalLayer(UserLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read the settings and compute the anchors."""
         settings = parse_settings(self.param_str)
-        if "feat_stride" not in settings:
-            raise NetError("param_str has no feat_stride", got=repr(self.param_str))
         self._stride = int(settings["feat_stride"])
         ratios, scales = settings.get("ratios", (0.5, 1, 2)), settings.get("scales", (8, 16, 32))
         self._anchors = make_anchors(16, ratios, scales, np.rint, np.float64)
