@@ -108,6 +108,8 @@ class Layer(nn.Module):
         in_place_gradient: Whether Caffe computes the correct gradient of these tops if the layer works in place.
         positive: Whether all values of the top are at least 0, whatever the bottom is.
         rereads: The values of bottom and top that the backward pass of this layer reads in Caffe.
+        shares: Whether the tops use the memory of the first bottom in Caffe: for the values, and for the gradient. For
+            a layer without bottoms, it is the memory of the first parameter.
         can_overwrite: Whether the layer can write its top to the memory of its bottom and compute the gradient from it.
         top_is_free: Whether the next layer may overwrite the top: it does not share memory with a bottom, and the
             backward pass of this layer does not read it.
@@ -146,6 +148,7 @@ class Layer(nn.Module):
     in_blas_order: bool = False
     positive: bool = False
     rereads: Rereads = Rereads.NOTHING
+    shares: tuple[bool, bool] = (False, False)
 
     def __init__(self, layer_param: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()
@@ -272,13 +275,6 @@ class Layer(nn.Module):
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Compute the tops without expanding a ``RepeatedBlob`` or ``NormalizedBlob``; return None if impossible."""
         return None
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return whether the tops use the memory of the first bottom in Caffe: (for the values, for the gradient).
-
-        For a layer without bottoms, it is the memory of the first parameter.
-        """
-        return False, False
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return whether Caffe's backward pass overwrites the gradient of a parameter instead of adding to it.

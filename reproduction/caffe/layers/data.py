@@ -271,16 +271,13 @@ class Parameter(Layer):
 
     reads = frozenset({"parameter_param.shape"})
     bottoms = (0, 0)
+    shares = (True, True)  # in Caffe, the top uses the memory of the parameter
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.add_blob(_shape(self.layer_param.parameter_param.shape))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         return [_shape(self.layer_param.parameter_param.shape)]
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, True): in Caffe, the top uses the memory of the layer's parameter, for values and gradient."""
-        return True, True
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return True: the parameter has the gradient of the top, which each of Caffe's backward passes overwrites."""

@@ -31,15 +31,6 @@ def _learned_shape(bottom: Shape, param: ScaleParameter | BiasParameter) -> Shap
     return bottom[axis:end]
 
 
-def _check_factor(bottom: Shape, factor: Shape, axis: int) -> None:
-    """Check that the shape ``factor`` is that of the bottom's axes from ``axis`` on, or ``()``."""
-    if not factor:
-        return
-    start = canonical_axis(axis, len(bottom))
-    if bottom[start : start + len(factor)] != factor:
-        raise NetError(f"the factor or bias must fit the bottom from axis {start} on", got=factor, want=f"as {bottom}")
-
-
 def _broadcast(factor: Tensor, axes: int, axis: int) -> Tensor:
     """Reshape ``factor`` so that it broadcasts against a blob with ``axes`` axes, from ``axis`` on."""
     if factor.dim() == 0:
@@ -62,8 +53,12 @@ class _Broadcast(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom, after a check that the second bottom and the blobs fit it."""
+        bottom = bottoms[0]
         for factor in (*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)):
-            _check_factor(bottoms[0], factor, self.settings().axis)
+            start = canonical_axis(self.settings().axis, len(bottom)) if factor else 0
+            if bottom[start : start + len(factor)] != factor:
+                problem = f"the factor or bias must fit the bottom from axis {start} on"
+                raise NetError(problem, got=factor, want=f"as {bottom}")
         return bottoms[:1]
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:

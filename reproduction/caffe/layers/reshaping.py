@@ -50,6 +50,7 @@ class Reshape(Layer):
     """
 
     reads = frozenset({"reshape_param.shape", "reshape_param.axis", "reshape_param.num_axes"})
+    shares = (True, True)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that ``shape`` is valid and that the layer does not work in place."""
@@ -87,10 +88,6 @@ class Reshape(Layer):
             raise NetError("the new shape must hold as many values as the old", got=top, want=f"as {bottom}")
         return [top]
 
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, True): in Caffe, the top uses the memory of the bottom, for values and gradient."""
-        return True, True
-
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
@@ -118,6 +115,7 @@ class Flatten(Layer):
     """
 
     reads = frozenset({"flatten_param.axis", "flatten_param.end_axis"})
+    shares = (True, False)  # the memory of the gradient is shared only when the backward pass runs
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place, as Caffe does."""
@@ -130,13 +128,6 @@ class Flatten(Layer):
         if start > end + 1:
             raise NetError("axis must not come after end_axis", got=f"axis {start}, end_axis {end}")
         return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, False): in Caffe, the top uses the memory of the bottom's values from the start.
-
-        The memory of the gradient is shared only when the backward pass runs.
-        """
-        return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)

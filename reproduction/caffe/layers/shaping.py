@@ -62,10 +62,9 @@ class Concat(Layer):
                 raise NetError(f"bottom {i} differs in shape from bottom 0 outside axis {axis}", got=bottom, want=first)
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, True) for a single bottom, whose memory the top uses in Caffe; otherwise (False, False)."""
-        alone = len(self.layer_param.bottom) == 1
-        return alone, alone
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Set ``shares``: the top uses the memory of a single bottom in Caffe."""
+        self.shares = (True, True) if len(self.layer_param.bottom) == 1 else (False, False)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Concatenate the bottoms; a single bottom is returned unchanged."""
@@ -108,10 +107,9 @@ class Slice(Layer):
         axis, sizes = self._cuts(bottoms[0])
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
 
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, True) for a single top, which uses the bottom's memory in Caffe; otherwise (False, False)."""
-        alone = len(self.layer_param.top) == 1
-        return alone, alone
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Set ``shares``: a single top uses the memory of the bottom in Caffe."""
+        self.shares = (True, True) if len(self.layer_param.top) == 1 else (False, False)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         axis, sizes = self._cuts(tuple(bottoms[0].shape))
@@ -218,6 +216,7 @@ class Split(Layer):
 
     tops: ClassVar[tuple[int, int | None]] = (1, None)
     keeps_coordinates = True
+    shares = (True, False)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place.
@@ -233,10 +232,6 @@ class Split(Layer):
     def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
         """Return an ``IdentityForm``: each top equals the bottom."""
         return IdentityForm()
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, False): in Caffe, the tops use the memory of the bottom's values, not of its gradient."""
-        return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if not self.in_blas_order:

@@ -85,8 +85,7 @@ def plan_export(net: Net, outputs: Sequence[str] | None = None) -> ExportPlan:
     nodes = net.graph.find_needed(blobs)
     if given := [name for name in blobs if name in net.inputs]:
         raise NetError(f"{given[0]!r} is an input, which a program cannot compute", want=f"some of {net.outputs}")
-    needed = {bottom for node in nodes for bottom in node.bottoms}
-    shapes = {name: net.blob_shapes[name] for name in net.inputs if name in needed}
+    shapes = {name: net.blob_shapes[name] for name in net.graph.find_inputs(nodes, ())}
     if not shapes:
         raise NetError("these blobs need no input, so that there is nothing to export", got=", ".join(blobs))
     batch = all(infer_shapes(net, blobs, _resize(shapes, batch=size)) is not None for size in (1, 2))

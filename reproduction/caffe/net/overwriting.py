@@ -86,7 +86,7 @@ def _trace_memory(
         for top in node.tops:
             if top in node.bottoms:
                 memory[top].write(node, layer)
-            elif layer.shares()[0] and read is not None:
+            elif layer.shares[0] and read is not None:
                 memory[top] = read
             else:
                 memory[top] = _Memory(positive=[layer.positive])
@@ -145,7 +145,7 @@ def _find_lost_gradient(found: _TracedLayer, traced: Sequence[_TracedLayer]) -> 
     # Upstream bug, fixed: If a layer's top shares the memory of its bottom's gradient, as Reshape's does, a Flatten
     # layer after it replaces that memory in Caffe, and no gradient reaches the bottom (flatten_layer.cpp L32). Here
     # the gradient passes, and a net with both layers causes a warning.
-    if not found.layer.shares()[1] or not any([*found.need.bottoms, *found.need.params]):
+    if not found.layer.shares[1] or not any([*found.need.bottoms, *found.need.params]):
         return None
     for reader in traced:
         if isinstance(reader.layer, Flatten) and reader.node.bottoms[0] in found.node.tops:

@@ -89,7 +89,7 @@ class LayerRunner:
         # replaces the gradient that holds it (parameter_layer.hpp L33). The torch module applies the loss weight.
         weights = {} if isinstance(self.layer, Parameter) else net.loss_weights
         self._loss_weights = [weights.get(name, 0.0) for name in node.tops]
-        self._shares_values, self._shares_gradient = self.layer.shares() if self.layer else (False, False)
+        self._shares_values, self._shares_gradient = self.layer.shares if self.layer else (False, False)
         self._record: RecordedPass | None = None
         self._device = torch.device("cpu")
         if isinstance(self.layer, Python):

@@ -54,19 +54,14 @@ class Permute(Layer):
             raise NetError("order names an axis twice", got=order)
         refuse_in_place(self.layer_param)
         self.order = (*order, *(axis for axis in range(axes) if axis not in order))
+        # With the old order, the top uses the memory of the bottom, for the gradient only when the backward pass runs.
+        self.shares = list(self.order) == sorted(self.order), False
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the sizes of the bottom in the new order."""
         if len(bottoms[0]) != len(self.order):
             raise NetError("the number of axes must not change", got=bottoms[0], want=f"{len(self.order)} axes")
         return [tuple(bottoms[0][axis] for axis in self.order)]
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, False) if the order is the old one, so that the top uses the memory of the bottom's values.
-
-        The memory of the gradient is shared only when the backward pass runs.
-        """
-        return list(self.order) == sorted(self.order), False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Return the bottom with its axes in the new order."""

@@ -39,6 +39,8 @@ class Reshape(reshaping.Reshape):
         self.factor = PIXELSHUFFLER.get(self.layer_param.reshape_param)
         if self.factor < 1:
             raise NetError("pixelshuffler must be positive", got=self.factor)
+        if self.factor > 1:
+            self.shares = (False, False)  # the top is a copy
         super().setup(bottoms)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
@@ -54,10 +56,6 @@ class Reshape(reshaping.Reshape):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Move channels to pixels."""
         return super().forward(*bottoms) if self.factor == 1 else (F.pixel_shuffle(bottoms[0], self.factor),)
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (False, False) if channels are moved: the top is a copy."""
-        return super().shares() if self.factor == 1 else (False, False)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add DepthToSpace."""

@@ -124,14 +124,11 @@ class Squeeze(Layer):
 
     dialect = SYNOPSYS
     reads = frozenset({"squeeze_param.axis"})
+    shares = (True, True)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that the layer does not work in place."""
         refuse_in_place(self.layer_param)
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return that the top uses the memory of the bottom in the fork, for the values and the gradient."""
-        return True, True
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the top."""

@@ -193,20 +193,16 @@ def _expand(x: Tensor, runs: Sequence[RowRuns]) -> Tensor:
     return _CopyRuns.apply(x, *runs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _empty(like: Tensor, height: int, width: int) -> Tensor:
-    """Return an empty tensor like ``like``, in the same memory format, of another height and width."""
-    side_by_side = like.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if side_by_side else torch.contiguous_format
-    return torch.empty((*like.shape[:2], height, width), dtype=like.dtype, device=like.device, memory_format=layout)
-
-
 class _CopyRuns(Function):
     """Copy runs of rows and columns to where they become others; the gradient is copied the other way."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: RowRuns, columns: RowRuns) -> Tensor:
         ctx.back = [tuple(_RowRun(run.target, run.source) for run in runs) for runs in (rows, columns)]
-        found = _empty(x, rows[-1].target.stop, columns[-1].target.stop)
+        sizes = (*x.shape[:2], rows[-1].target.stop, columns[-1].target.stop)
+        side_by_side = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if side_by_side else torch.contiguous_format
+        found = torch.empty(sizes, dtype=x.dtype, device=x.device, memory_format=layout)
         for row in rows:
             for column in columns:
                 part = x[:, :, row.source, column.source]

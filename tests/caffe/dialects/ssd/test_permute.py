@@ -26,7 +26,7 @@ def test_axes_that_are_not_named_follow_in_their_old_order(order, axes, want):
     (top,) = layer(x)
     np.testing.assert_array_equal(top, x.numpy().transpose(want))
     assert layer.shapes([tuple(x.shape)]) == [tuple(top.shape)]
-    assert layer.shares()[0] == (want == tuple(range(axes)))
+    assert layer.shares[0] == (want == tuple(range(axes)))
     (back,) = gradient(layer, x)
     assert back.shape == x.shape
     (exported,), _ = run_onnx(layer, [x])
