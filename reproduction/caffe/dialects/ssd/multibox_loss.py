@@ -381,13 +381,11 @@ class _Batch:
 
     def list_positives(self) -> tuple[Int64, Int64, Int64]:
         """Return image, prior box and location class of each match."""
-        rows = [
-            np.stack(
-                [np.full(len(match.positive), image), match.positive, np.full(len(match.positive), max(match.label, 0))]
-            )
-            for image, matches in enumerate(self.matches)
-            for match in matches
-        ]
+        rows = []
+        for index, matches in enumerate(self.matches):
+            for match in matches:
+                found = match.positive
+                rows.append([np.full_like(found, index), found, np.full_like(found, max(match.label, 0))])
         image, prior, label = np.concatenate(rows, 1)
         return image, prior, label
 
