@@ -198,6 +198,7 @@ class CompiledNet:
             op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
+        if self._discarded:
             self._engines = EngineChoice("torch", self.precision)
         self._versions = ParameterVersions(self.net)
 

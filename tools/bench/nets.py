@@ -276,8 +276,7 @@ def pspnet50() -> NetParameter:
 
 #: The nets by name.
 NETS: Mapping[str, Callable[[], NetParameter]] = {
-    **{name: classifiers.NETS[name] for name in ("alexnet", "caffenet", "rcnn", "googlenet", "resnet50", "resnet101")},
-    "mobilenet": classifiers.NETS["mobilenet"],
+    **{name: classifiers.NETS[name] for name in (*classifiers.BVLC, "resnet50", "resnet101", "mobilenet")},
     **{made.__name__: made for made in (mobilenet_v2, squeezenet, densenet121, inception_v3, inception_v4)},
     **{made.__name__: made for made in (segnet, pspnet50)},
 }
