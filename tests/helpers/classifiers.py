@@ -29,6 +29,8 @@ class Chain:
         return self.end
 
     def width(self, count: int) -> int:
+        if self.divisor == 1:
+            return count
         return max(4, count // self.divisor // 4 * 4)  # a multiple of 4, so that groups divide it
 
     def conv(self, name: str, count: int, kernel: int, relu: bool = True, bottom: Any = None, **fields: Any) -> Any:

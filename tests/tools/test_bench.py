@@ -128,7 +128,9 @@ def test_ncnn_computes_folded_layers_as_the_net_does(tool, tmp_path):
 
 # Source: the published prototxts that bench/nets.py names; the counts include BatchNorm's statistics.
 PARAMETERS = {
-    "alexnet": 60965224, "caffenet": 60965224, "rcnn": 57687624, "googlenet": 6998552, "resnet50": 25610269,
+    "lenet": 431080, "siamese": 431102, "cifar10_quick": 145578, "cifar10_full": 89578, "alexnet": 60965224,
+    "caffenet": 60965224, "flickr_style": 56950164, "rcnn": 57687624, "caffenet_full_conv": 60965224,
+    "single_conv": 78, "googlenet": 6998552, "resnet50": 25610269,
     "resnet101": 44654608, "mobilenet": 4253891, "mobilenet_v2": 3540189, "squeezenet": 1235496,
     "densenet121": 8062625, "inception_v3": 23869094, "inception_v4": 42743133, "segnet": 29449355,
     "pspnet50": 46841174,

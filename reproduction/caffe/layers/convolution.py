@@ -160,7 +160,6 @@ class _Weighted(_Windowed):
     top_is_free = True
     onnx_operator: ClassVar[str]
     form: ClassVar[type[ConvolutionForm | DeconvolutionForm]]
-    top_size: ClassVar[staticmethod[[int, Window], int]]
     rereads = Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -200,6 +199,11 @@ class _Weighted(_Windowed):
 
     def _weight_shape(self) -> Shape:
         raise NotImplementedError(type(self).__name__)
+
+    @staticmethod
+    def top_size(size: int, window: Window) -> int:
+        """Return the number of pixels of a top along an axis along which the bottom has ``size``."""
+        raise NotImplementedError
 
     def _top_shape(self, bottom: Shape) -> Shape:
         if bottom[0] != self.channels:
