@@ -10,7 +10,7 @@ from tests.helpers import thin_nets
 
 
 @pytest.fixture
-def planned(monkeypatch):
+def always_winograd(monkeypatch):
     """Use Winograd's method also where it is slower."""
     monkeypatch.setattr(convolution, "READ_TIME", 0)
     monkeypatch.setattr(convolution, "TRANSFORM_TIME", 0)

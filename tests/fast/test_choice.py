@@ -32,7 +32,7 @@ def inputs_of(net, seed=1):
 def test_classifiers_compute_the_same(monkeypatch, name, precision, request):
     monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     if precision != "exact":
-        request.getfixturevalue("planned")
+        request.getfixturevalue("always_winograd")
     net = classifiers.net(name, 32)
     blobs = [blob for blob in net.blob_shapes if "_split" not in blob]
     allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 0.1}[precision]
@@ -40,7 +40,7 @@ def test_classifiers_compute_the_same(monkeypatch, name, precision, request):
 
 
 @pytest.mark.parametrize("name", classifiers.NETS)
-def test_classifiers_compute_the_same_if_every_plan_is_used(planned, name):
+def test_classifiers_compute_the_same_if_winograd_is_used_wherever_it_applies(always_winograd, name):
     net = classifiers.net(name, 16)
     assert differ(net, compiler.compile(net, discard=True), inputs_of(net), None) < EXACT
 
@@ -132,7 +132,7 @@ def test_a_compiled_net_is_copied_with_its_net(copied):
     assert relative(made(inputs)["score"].numpy(), want.numpy()) < 1e-6
 
 
-def test_a_compiled_net_whose_weights_were_freed_cannot_be_copied(planned, monkeypatch):
+def test_a_compiled_net_whose_weights_were_freed_cannot_be_copied(always_winograd, monkeypatch):
     monkeypatch.setattr(convolution, "LARGE", 1)
     compiled = compiler.compile(thin_nets.net("voc-fcn8s", 16), discard=True)
     with pytest.raises(NetError) as error:
@@ -143,7 +143,7 @@ def test_a_compiled_net_whose_weights_were_freed_cannot_be_copied(planned, monke
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["lenet", "mixed"])
-def test_nets_of_other_dtypes_compute_as_the_net(planned, dtype, name):
+def test_nets_of_other_dtypes_compute_as_the_net(always_winograd, dtype, name):
     net = classifiers.net("lenet", 4) if name == "lenet" else thin_nets.net("voc-fcn8s", 16)
     net = net.to(dtype)
     inputs = inputs_of(net) if name == "lenet" else images(net, 40, 50)
@@ -208,7 +208,7 @@ class PointwiseCube(Cube):
 
 
 @pytest.mark.parametrize(("kind", "part"), [(Cube, "78 x 78"), (PointwiseCube, "26 x 26")])
-def test_an_invented_layer_type_runs_as_it_is_or_where_the_image_reaches(planned, monkeypatch, kind, part):
+def test_an_invented_layer_type_runs_as_it_is_or_where_the_image_reaches(always_winograd, monkeypatch, kind, part):
     monkeypatch.setitem(LAYERS, kind.__name__, kind)
     monkeypatch.setitem(CLASSES, kind.__name__, [kind])
     monkeypatch.setitem(TYPES, kind.__name__, ())

@@ -17,7 +17,7 @@ from tests.helpers.parity import relative
 
 EXACT = 2e-5
 
-pytestmark = pytest.mark.usefixtures("planned")
+pytestmark = pytest.mark.usefixtures("always_winograd")
 
 MIXED = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 20 dim: 20 } } }

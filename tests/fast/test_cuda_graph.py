@@ -76,7 +76,7 @@ def on_a_gpu(monkeypatch, record):
     return compiled
 
 
-def test_the_second_call_of_a_size_is_recorded_and_then_replayed(monkeypatch, planned):
+def test_the_second_call_of_a_size_is_recorded_and_then_replayed(monkeypatch, always_winograd):
     made = []
 
     def record(run, inputs, pool):
@@ -93,7 +93,7 @@ def test_the_second_call_of_a_size_is_recorded_and_then_replayed(monkeypatch, pl
     assert made == [((1, 3, 40, 50), "a pool"), ((1, 3, 50, 40), "a pool")]
 
 
-def test_a_plan_that_cannot_be_recorded_is_executed(monkeypatch, planned):
+def test_a_plan_that_cannot_be_recorded_is_executed(monkeypatch, always_winograd):
     def record(run, inputs, pool):
         raise RuntimeError("operation not permitted when stream is capturing")
 

@@ -133,7 +133,7 @@ def test_results_that_must_be_steady_do_not_depend_on_times(clock, net):
     assert not clock[1]
 
 
-def test_freed_weights_are_computed_by_torch(clock, monkeypatch, planned):
+def test_freed_weights_are_computed_by_torch(clock, monkeypatch, always_winograd):
     net = thin_nets.net("voc-fcn8s", 16)
     monkeypatch.setattr("reproduction.fast.convolution.LARGE", 1)
     compiled = compiler.compile(net, discard=True, engine="auto")

@@ -12,7 +12,7 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler, precisions
 from tests.helpers.parity import relative
 
-pytestmark = pytest.mark.usefixtures("planned")
+pytestmark = pytest.mark.usefixtures("always_winograd")
 
 ALLOWED = {"exact": 2e-5, "winograd": 1e-4, "tf32": 1e-4, "bf16": 0.1}
 

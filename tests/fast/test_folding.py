@@ -73,7 +73,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("how", ["oneDNN", "as torch does it"])
 @pytest.mark.parametrize("name", CHAINS)
-def test_a_chain_of_layers_is_one_step(monkeypatch, planned, name, how):
+def test_a_chain_of_layers_is_one_step(monkeypatch, always_winograd, name, how):
     if how == "as torch does it":
         monkeypatch.setattr("reproduction.fast.convolution.is_available", lambda: False)
     text, starts = CHAINS[name]

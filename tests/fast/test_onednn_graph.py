@@ -107,13 +107,13 @@ def merged(compiled):
     return [[op.name for op in step.ops] for step in plan.steps if isinstance(step.kernel, kernels.RecordedKernels)]
 
 
-def test_adjacent_layers_are_one_step_up_to_a_layer_that_torch_computes(planned):
+def test_adjacent_layers_are_one_step_up_to_a_layer_that_torch_computes(always_winograd):
     compiled = compiler.compile(build(CHAIN))
     compiled(data=images(2, 6, 9, 9))
     assert merged(compiled) == [["a", "p", "b", "k"], ["c"]]
 
 
-def test_nothing_is_recorded_where_results_must_be_steady(planned):
+def test_nothing_is_recorded_where_results_must_be_steady(always_winograd):
     compiled, x = compiler.compile(build(CHAIN), steady=True), images(2, 6, 9, 9)
     found = [compiled(data=x)["c"] for _ in range(6)]
     assert merged(compiled) == []

@@ -25,7 +25,7 @@ def write_graph(net, inputs, blobs):
 
 def run_onnx(graph, inputs):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[fast]'")
-    session = onnxruntime.InferenceSession(graph.model("planned", {}).SerializeToString())
+    session = onnxruntime.InferenceSession(graph.model("always_winograd", {}).SerializeToString())
     return session.run(None, {name: value.numpy() for name, value in inputs.items()})
 
 
@@ -54,7 +54,7 @@ def test_constants_are_concatenated_where_that_saves_time(net, monkeypatch, cost
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_random_net_computes_the_same_as_a_graph(planned, seed):
+def test_a_random_net_computes_the_same_as_a_graph(always_winograd, seed):
     drawn = RandomNet(np.random.default_rng(seed), 3)
     for _ in range(8):
         drawn.grow()

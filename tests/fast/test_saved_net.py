@@ -18,7 +18,7 @@ from tests.fast.conftest import draw_image
 from tests.fast.test_compiler import MIXED
 from tests.helpers import thin_nets
 
-pytestmark = pytest.mark.usefixtures("planned")
+pytestmark = pytest.mark.usefixtures("always_winograd")
 
 FOLDED = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 32 dim: 18 dim: 20 } } }
